@@ -1,0 +1,37 @@
+"""What producers say to Pushfan: events, their wire form, the names they are sent by, and a publisher.
+
+Needs only the standard library; publishing over a broker also needs kombu, which is imported when it is used.
+"""
+
+from __future__ import annotations
+
+from .event import BucketWrite, Change, DirectPush, Event, TopicMessage
+from .message import InterruptionLevel, Message, OnUnknown, Priority
+from .names import Lane
+from .publisher import Conflict, Publisher, PublishError, PublishFailed, Queued, TakenIn, UnknownApp
+from .validation import InvalidEvent, Problem
+from .wire import decode, encode
+
+__all__ = [
+    "BucketWrite",
+    "Change",
+    "Conflict",
+    "DirectPush",
+    "Event",
+    "InterruptionLevel",
+    "InvalidEvent",
+    "Lane",
+    "Message",
+    "OnUnknown",
+    "Priority",
+    "Problem",
+    "PublishError",
+    "PublishFailed",
+    "Publisher",
+    "Queued",
+    "TakenIn",
+    "TopicMessage",
+    "UnknownApp",
+    "decode",
+    "encode",
+]

@@ -1,0 +1,217 @@
+"""Hand events to Pushfan: over the broker, or inside one's own PostgreSQL transaction.
+
+PublishError
+├── PublishFailed    the broker did not confirm; publish again with the same id
+├── Conflict         the id was used before, with other content
+└── UnknownApp       nobody has added this app to Pushfan
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, Self
+
+from .broker import Broker, BrokerFailed, Task
+from .event import BucketWrite, DirectPush, Event, TopicMessage
+from .validation import Problems
+from .wire import encode
+
+_EVENTS_IN_A_MESSAGE: Final = 100
+# Bounds a message when events carry long lists of users; one event alone may be larger.
+_BYTES_IN_A_MESSAGE: Final = 256 * 1024
+_IDS_IN_A_SUMMARY: Final = 3
+_TASK_IDS: Final = uuid.UUID("4d0c1a52-2f2b-5f0e-9a43-0d2f5d0f7a11")
+_TAKE_IN: Final = "SELECT event_id, notification_id, status FROM pushfan.take_in(%s::jsonb)"
+
+
+class PublishError(Exception):
+    """An event was not published."""
+
+
+class PublishFailed(PublishError):
+    """The broker did not confirm. Publish the same events again: an id that arrived before changes nothing.
+
+    `is_uncertain`: some of the events may have arrived. `broker` is its URL without user and password.
+    """
+
+    def __init__(self, broker: str, reason: str, *, is_uncertain: bool) -> None:
+        super().__init__(broker, reason)
+        self.broker = broker
+        self.reason = reason
+        self.is_uncertain = is_uncertain
+
+    def __str__(self) -> str:
+        what = (
+            "it may have taken some of the events" if self.is_uncertain else "it has taken none of the events"
+        )
+        return (
+            f"the broker {self.broker} did not confirm, {what}; "
+            f"publishing them again with the same ids is safe ({self.reason})"
+        )
+
+
+class Conflict(PublishError):
+    """The event's id was taken in before with other content: the first content stays. Use a new id."""
+
+    def __init__(self, event_id: str) -> None:
+        super().__init__(event_id)
+        self.event_id = event_id
+
+    def __str__(self) -> str:
+        return f"the id {self.event_id} was taken in before with other content"
+
+
+class UnknownApp(PublishError):
+    """Pushfan does not know the app: an operator adds it with `pushfan app add`."""
+
+    def __init__(self, app: str) -> None:
+        super().__init__(app)
+        self.app = app
+
+    def __str__(self) -> str:
+        return f"Pushfan knows no app {self.app}; an operator adds it with: pushfan app add {self.app}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """The broker has the event. It is taken in when a worker has read it; a broker may lose it before."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenIn:
+    """The event is a row in the caller's transaction: nothing is lost once that commits.
+
+    `is_repeated`: the same event was taken in before, and this call changed nothing.
+    """
+
+    id: str
+    notification_id: int
+    is_repeated: bool = False
+
+
+class Connection(Protocol):
+    """A DB-API connection of psycopg 3 or psycopg2."""
+
+    def cursor(self) -> Any:
+        """Open a cursor."""
+
+
+class Publisher:
+    """Publish events of one app. Make one and keep it: it is safe for threads and for forks.
+
+    `url` names the broker: redis://, rediss://, redis+socket://, amqp://, amqps:// or memory://; without one
+    only `publish_in_transaction` works. `app`, if given, is the only app whose events are published.
+    `ca_file` replaces the system's certificate authorities for rediss:// and amqps://.
+    Nothing is opened before the first event. Needs `pushfan-events[redis]` or `[amqp]`.
+    """
+
+    def __init__(self, url: str | None = None, *, app: str | None = None, ca_file: str | None = None) -> None:
+        self._broker = None if url is None else Broker(url, ca_file=ca_file)
+        self._app = app
+
+    def __repr__(self) -> str:
+        return f"Publisher({self._broker.name if self._broker else None!r}, app={self._app!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def publish(self, event: Event) -> Queued:
+        """Send one event to the broker. Raises `PublishFailed` within 10 seconds if that does not confirm."""
+        return self.publish_many([event])[0]
+
+    def publish_many(self, events: Iterable[Event]) -> list[Queued]:
+        """Send events in few messages, in order. All are checked before any is sent.
+
+        Raises `PublishFailed` if the broker fails on the way: some may have arrived, repeat them all.
+        """
+        checked = check_events(events, self._app)
+        if self._broker is None:
+            raise ValueError("this publisher has no broker: give it a URL, or use publish_in_transaction")
+        try:
+            self._broker.send([_task(group) for group in _groups(checked)])
+        except BrokerFailed as error:
+            raise PublishFailed(self._broker.name, error.reason, is_uncertain=error.is_uncertain) from error
+        return [Queued(id=event.id) for event in checked]
+
+    def publish_in_transaction(self, connection: Connection, event: Event) -> TakenIn:
+        """Take the event in as part of the transaction that is open on the caller's connection.
+
+        One statement; the caller commits. The role needs EXECUTE on `pushfan.take_in`.
+        Raises `Conflict` and `UnknownApp`, which leave the transaction usable.
+        """
+        (checked,) = check_events([event], self._app)
+        with connection.cursor() as cursor:
+            cursor.execute(_TAKE_IN, (json.dumps([encode(checked)]),))
+            _, notification_id, status = _first_row(cursor)
+        if status == "conflict":
+            raise Conflict(checked.id)
+        if status == "unknown_app":
+            raise UnknownApp(checked.app)
+        return TakenIn(id=checked.id, notification_id=notification_id, is_repeated=status == "repeated")
+
+    def close(self) -> None:
+        """Close the connections to the broker. The publisher can still be used."""
+        if self._broker is not None:
+            self._broker.close()
+
+
+def check_events(events: Iterable[Event], app: str | None) -> list[Event]:
+    """Refuse what is not an event, and events of another app than the publisher's."""
+    checked = list(events)
+    problems = Problems()
+    for index, event in enumerate(checked):
+        if not isinstance(event, (BucketWrite, TopicMessage, DirectPush)):
+            raise TypeError(f"only events can be published, not a {type(event).__name__}")
+        if app is not None and event.app != app:
+            problems.add(f"{index}.app", "conflict", f"must be {app}, the publisher's app, not {event.app}")
+    problems.raise_if_any()
+    return checked
+
+
+def _groups(events: Sequence[Event]) -> Iterator[list[dict[str, Any]]]:
+    """Cut the events into runs that fit in a message."""
+    group: list[dict[str, Any]] = []
+    size = 0
+    for wire in map(encode, events):
+        weight = len(json.dumps(wire))
+        if group and (len(group) == _EVENTS_IN_A_MESSAGE or size + weight > _BYTES_IN_A_MESSAGE):
+            yield group
+            group, size = [], 0
+        group.append(wire)
+        size += weight
+    if group:
+        yield group
+
+
+def _task(group: Sequence[Mapping[str, Any]]) -> Task:
+    return Task(id=_task_id(group), kwargs={"events": group}, summary=_summary(group))
+
+
+def _task_id(group: Sequence[Mapping[str, Any]]) -> str:
+    """Derive the task's id from its events, so that a repeated message is recognised as such."""
+    return str(uuid.uuid5(_TASK_IDS, json.dumps([[wire["app"], wire["id"]] for wire in group])))
+
+
+def _summary(group: Sequence[Mapping[str, Any]]) -> str:
+    """Say what a message carries in words that are fit for Flower and logs: how many, whose, which ids."""
+    count = f"{len(group)} event{'s' if len(group) > 1 else ''}"
+    ids = ", ".join(str(wire["id"]) for wire in group[:_IDS_IN_A_SUMMARY])
+    more = ", …" if len(group) > _IDS_IN_A_SUMMARY else ""
+    apps = ", ".join(sorted({str(wire["app"]) for wire in group}))
+    return f"{count}, app {apps}: {ids}{more}"
+
+
+def _first_row(cursor: Any) -> tuple[Any, Any, Any]:
+    """Read the row whichever way the caller's connection makes rows: tuples or dictionaries."""
+    row = cursor.fetchone()
+    if isinstance(row, Mapping):
+        return row["event_id"], row["notification_id"], row["status"]
+    return row[0], row[1], row[2]
