@@ -1,0 +1,1 @@
+"""What Pushfan remembers: the Python face of `schema.sql`, with every statement named in `queries/*.sql`."""

@@ -1,0 +1,35 @@
+"""What the registry refuses or cannot do.
+
+RegistryError
+├── DatabaseUnavailable   no connection within the patience given
+├── SchemaMismatch        the database is not of this version of Pushfan
+├── NotFound              an app, channel, device or notification that is not there
+├── AlreadyExists         a name that is taken
+└── InvalidRegistration   a device, subscription or channel that cannot be stored
+"""
+
+from __future__ import annotations
+
+
+class RegistryError(Exception):
+    """The registry could not do what was asked."""
+
+
+class DatabaseUnavailable(RegistryError):
+    """PostgreSQL does not answer: check PUSHFAN_DATABASE_URL and that the server runs."""
+
+
+class SchemaMismatch(RegistryError):
+    """The database does not hold the schema that this version of Pushfan needs."""
+
+
+class NotFound(RegistryError):
+    """What was named does not exist."""
+
+
+class AlreadyExists(RegistryError):
+    """The name is taken."""
+
+
+class InvalidRegistration(RegistryError):
+    """What was given cannot be stored: the message names every problem, one in a line."""

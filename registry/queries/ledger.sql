@@ -1,0 +1,258 @@
+-- name: dispatch
+-- Pick the chunks to publish now: for each channel and lane as many as its window has room for. A chunk is out
+-- while it is leased or while its message may still be on its way (ready_at lies ahead). A message that was lost
+-- is followed by another after 5 s, then 10, 20, … 80 s, so that a queue without workers does not grow.
+WITH room AS MATERIALIZED (
+    SELECT c.id AS channel_id, lanes.lane, c.slots - (
+        SELECT count(*) FROM pushfan.chunk k
+        WHERE k.channel_id = c.id AND k.lane = lanes.lane AND k.published_at IS NOT NULL
+          AND (k.ready_at > now() OR k.lease_until > now())
+    ) AS free
+    FROM pushfan.channel c CROSS JOIN (VALUES ('urgent'), ('normal'), ('bulk')) AS lanes (lane)
+    WHERE c.circuit <> 'open' AND (%(channel_ids)s::integer[] IS NULL OR c.id = ANY (%(channel_ids)s))
+), due AS MATERIALIZED (
+    SELECT k.id
+    FROM room CROSS JOIN LATERAL (
+        SELECT k.id FROM pushfan.chunk k
+        WHERE k.channel_id = room.channel_id AND k.lane = room.lane AND k.ready_at <= now()
+          AND (k.lease_until IS NULL OR k.lease_until < now())
+        ORDER BY k.ready_at
+        LIMIT greatest(0, room.free)
+        FOR UPDATE SKIP LOCKED
+    ) AS k
+)
+UPDATE pushfan.chunk k
+SET published_at = now(), publications = least(k.publications + 1, 5),
+    ready_at = now() + interval '5 seconds' * (1 << least(k.publications, 4))
+FROM due WHERE k.id = due.id
+RETURNING k.id AS chunk_id, k.channel_id, k.lane, k.notification_ids[1] AS notification_id,
+          cardinality(k.device_ids) AS positions
+
+-- name: dispatch_expired
+-- Chunks that may no longer be sent are published whatever the circuit says: their deliveries must end.
+WITH due AS MATERIALIZED (
+    SELECT k.id FROM pushfan.chunk k
+    WHERE k.expires_at <= now() AND k.ready_at <= now() AND (k.lease_until IS NULL OR k.lease_until < now())
+    ORDER BY k.expires_at
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE pushfan.chunk k
+SET published_at = now(), publications = least(k.publications + 1, 5),
+    ready_at = now() + interval '5 seconds' * (1 << least(k.publications, 4))
+FROM due WHERE k.id = due.id
+RETURNING k.id AS chunk_id, k.channel_id, k.lane, k.notification_ids[1] AS notification_id,
+          cardinality(k.device_ids) AS positions
+
+-- name: lock_channel
+-- Claims of one channel take turns: a claim that counted leases without this lock got through a limit of one.
+SELECT c.id FROM pushfan.channel c WHERE c.id = %(channel_id)s FOR NO KEY UPDATE
+
+-- name: claim
+-- Take the right to work on a chunk. Reads what the last owner left from the locked row, never from the
+-- statement's older snapshot, and says at once how many positions go to the send engine first.
+WITH held AS (
+    SELECT k.id, k.issued FROM pushfan.chunk k
+    WHERE k.id = %(chunk_id)s AND (k.lease_until IS NULL OR k.lease_until < clock_timestamp())
+    FOR UPDATE
+)
+UPDATE pushfan.chunk k
+SET fence = k.fence + 1, owner = %(owner)s, strikes = k.strikes + 1, publications = 0, published_at = now(),
+    lease_until = clock_timestamp() + %(lease)s, ready_at = clock_timestamp() + %(lease)s,
+    issued = greatest(k.issued, least(%(first)s, cardinality(k.device_ids)))
+FROM held, pushfan.channel c
+WHERE k.id = held.id AND c.id = k.channel_id
+  AND (c.circuit <> 'open' OR k.expires_at <= clock_timestamp())
+  AND c.slots > (
+      SELECT count(*) FROM pushfan.chunk other
+      WHERE other.channel_id = k.channel_id AND other.lane = k.lane AND other.published_at IS NOT NULL
+        AND other.lease_until > clock_timestamp())
+RETURNING k.id AS chunk_id, k.app_id, k.channel_id, k.lane, k.notification_ids, k.device_ids, k.attempts, k.earlier,
+          k.request_tags, k.expires_at, k.fence, k.strikes, k.result, k.issued, held.issued AS issued_before,
+          c.circuit_generation
+
+-- name: load_contents
+-- What the chunk's notifications say.
+SELECT n.id, n.event, n.expires_at, n.cancelled_at IS NOT NULL AS is_cancelled, clock_timestamp() AS loaded_at
+FROM pushfan.chunk k JOIN pushfan.notification n ON n.id = ANY (k.notification_ids)
+WHERE k.id = %(chunk_id)s
+
+-- name: load_first_addresses
+-- The devices of the first positions as they are now; a device that left is missing.
+SELECT p.position - 1 AS position, d.token, d.address_kind = 'installation_id' AS is_installation_id, d.locale,
+       d.state = 'suspect' AS is_suspect, clock_timestamp() AS loaded_at
+FROM pushfan.chunk k
+CROSS JOIN LATERAL unnest(k.device_ids[1 : %(first)s]) WITH ORDINALITY AS p (device_id, position)
+JOIN pushfan.device d ON d.id = p.device_id AND d.channel_id = k.channel_id AND d.state <> 'retired'
+WHERE k.id = %(chunk_id)s
+
+-- name: load_addresses
+-- The devices of some positions as they are now; a device that left is missing.
+SELECT p.position, d.token, d.address_kind = 'installation_id' AS is_installation_id, d.locale,
+       d.state = 'suspect' AS is_suspect, clock_timestamp() AS loaded_at
+FROM unnest(%(positions)s::integer[], %(device_ids)s::bigint[]) AS p (position, device_id)
+JOIN pushfan.device d ON d.id = p.device_id AND d.channel_id = %(channel_id)s AND d.state <> 'retired'
+
+-- name: count_unsure
+-- Positions that the last owner had issued and not recorded: the bound of what a kill can repeat.
+UPDATE pushfan.notification n SET unsure = n.unsure + u.count
+FROM unnest(%(notification_ids)s::bigint[], %(counts)s::integer[]) AS u (id, count)
+WHERE n.id = u.id
+
+-- name: renew
+-- Say how many positions go to the send engine, and hold the lease: nothing was answered yet.
+-- The lease moves only when less than half of it is left. Repeating this changes nothing.
+UPDATE pushfan.chunk k
+SET issued = greatest(k.issued, %(issued)s),
+    request_tags = coalesce(%(request_tags)s::text[], k.request_tags),
+    lease_until = CASE WHEN k.lease_until < clock_timestamp() + %(lease)s / 2
+                       THEN clock_timestamp() + %(lease)s ELSE k.lease_until END
+WHERE k.id = %(chunk_id)s AND k.fence = %(fence)s
+RETURNING k.lease_until - clock_timestamp() AS lease_left
+
+-- name: flush
+-- Record answers: the whole result vector, final outcomes and waiting ones, or nothing if the fence has moved
+-- or this very vector is already there (a repeat after a lost reply to COMMIT).
+WITH flushed AS (
+    UPDATE pushfan.chunk k
+    SET result = %(result)s, issued = greatest(k.issued, %(issued)s), strikes = 0,
+        request_tags = coalesce(%(request_tags)s::text[], k.request_tags),
+        lease_until = CASE WHEN k.lease_until < clock_timestamp() + %(lease)s / 2
+                           THEN clock_timestamp() + %(lease)s ELSE k.lease_until END
+    WHERE k.id = %(chunk_id)s AND k.fence = %(fence)s AND k.result <> %(result)s
+    RETURNING k.app_id, k.channel_id, k.lane, k.notification_ids, k.lease_until - clock_timestamp() AS lease_left
+), final AS (
+    INSERT INTO pushfan.delivery
+        (notification_id, device_id, at, outcome, attempts, reason, provider_id, earlier)
+    SELECT f.notification_id, f.device_id, clock_timestamp(), f.outcome::pushfan.outcome, f.attempts, f.reason,
+           f.provider_id, f.earlier
+    FROM flushed CROSS JOIN unnest(
+        %(final_notifications)s::bigint[], %(final_devices)s::bigint[], %(final_outcomes)s::text[],
+        %(final_attempts)s::smallint[], %(final_reasons)s::text[], %(final_provider_ids)s::text[],
+        %(final_earlier)s::text[]::jsonb[]
+    ) AS f (notification_id, device_id, outcome, attempts, reason, provider_id, earlier)
+), waiting AS (
+    INSERT INTO pushfan.retry
+        (notification_id, device_id, app_id, channel_id, lane, attempts, due_at, expires_at, request_tag, earlier)
+    SELECT w.notification_id, w.device_id, flushed.app_id, flushed.channel_id, flushed.lane, w.attempts,
+           now() + w.delay, w.expires_at, w.request_tag, w.earlier
+    FROM flushed CROSS JOIN unnest(
+        %(wait_notifications)s::bigint[], %(wait_devices)s::bigint[], %(wait_attempts)s::smallint[],
+        %(wait_delays)s::interval[], %(wait_expiries)s::timestamptz[], %(wait_tags)s::text[],
+        %(wait_earlier)s::text[]::jsonb[]
+    ) AS w (notification_id, device_id, attempts, delay, expires_at, request_tag, earlier)
+)
+SELECT flushed.lease_left, ARRAY(
+    SELECT n.id FROM pushfan.notification n
+    WHERE n.id = ANY (flushed.notification_ids) AND n.cancelled_at IS NOT NULL
+) AS cancelled
+FROM flushed
+
+-- name: holds
+-- After a lost reply: does the chunk still carry our fence, and did the flush arrive?
+SELECT k.fence = %(fence)s AS is_owner, k.result = %(result)s AS is_recorded
+FROM pushfan.chunk k WHERE k.id = %(chunk_id)s
+
+-- name: count_health
+-- Answers of a channel since its credentials last changed: may its suspects be believed dead?
+-- Counted once: not when the chunk is no longer ours or these answers are already recorded.
+UPDATE pushfan.channel c SET accepted = c.accepted + %(accepted)s, doubted = c.doubted + %(doubted)s
+WHERE c.id = %(channel_id)s AND EXISTS (
+    SELECT FROM pushfan.chunk k WHERE k.id = %(chunk_id)s AND k.fence = %(fence)s AND k.result <> %(result)s)
+
+-- name: finish
+-- Remove a chunk without open positions and add its outcomes to its notifications, once, in id order.
+WITH gone AS (
+    DELETE FROM pushfan.chunk k WHERE k.id = %(chunk_id)s AND k.fence = %(fence)s
+    RETURNING k.id
+), sums AS MATERIALIZED (
+    SELECT * FROM unnest(
+        %(notification_ids)s::bigint[], %(accepted)s::integer[], %(unregistered)s::integer[],
+        %(rejected)s::integer[], %(expired)s::integer[], %(cancelled)s::integer[], %(withdrawn)s::integer[],
+        %(unknown)s::integer[], %(dead)s::integer[], %(retries)s::integer[]
+    ) AS s (id, accepted, unregistered, rejected, expired, cancelled, withdrawn, unknown, dead, retries)
+), locked AS MATERIALIZED (
+    SELECT n.id FROM pushfan.notification n, gone WHERE n.id = ANY (%(notification_ids)s)
+    ORDER BY n.id FOR NO KEY UPDATE OF n
+)
+UPDATE pushfan.notification n
+SET accepted = n.accepted + s.accepted, unregistered = n.unregistered + s.unregistered,
+    rejected = n.rejected + s.rejected, expired = n.expired + s.expired, cancelled = n.cancelled + s.cancelled,
+    withdrawn = n.withdrawn + s.withdrawn, unknown = n.unknown + s.unknown, dead = n.dead + s.dead,
+    retries = n.retries + s.retries,
+    finished_at = CASE WHEN n.planned_at IS NOT NULL AND n.devices =
+        n.accepted + n.unregistered + n.rejected + n.expired + n.cancelled + n.withdrawn + n.unknown + n.dead
+        + s.accepted + s.unregistered + s.rejected + s.expired + s.cancelled + s.withdrawn + s.unknown + s.dead
+        THEN clock_timestamp() END
+FROM locked, sums s
+WHERE n.id = locked.id AND s.id = n.id
+
+-- name: release
+-- Give a chunk back: nothing of it is in flight.
+UPDATE pushfan.chunk k
+SET owner = NULL, lease_until = NULL, published_at = NULL, publications = 0, ready_at = clock_timestamp(), strikes = 0,
+    issued = %(issued)s
+WHERE k.id = %(chunk_id)s AND k.fence = %(fence)s
+
+-- name: owners
+-- Who holds leases among the processes of one worker.
+SELECT DISTINCT k.owner FROM pushfan.chunk k
+WHERE k.published_at IS NOT NULL AND k.lease_until > clock_timestamp() AND starts_with(k.owner, %(prefix)s)
+
+-- name: release_dead
+-- Processes that certainly no longer exist lose their leases at once; what they had issued stays unsure.
+WITH held AS (
+    SELECT k.id FROM pushfan.chunk k
+    WHERE k.published_at IS NOT NULL AND k.owner = ANY (%(owners)s) AND k.lease_until > clock_timestamp()
+    ORDER BY k.id FOR UPDATE SKIP LOCKED
+)
+UPDATE pushfan.chunk k
+SET lease_until = NULL, published_at = NULL, publications = 0, ready_at = clock_timestamp()
+FROM held WHERE k.id = held.id
+RETURNING k.id AS chunk_id, k.owner, k.channel_id
+
+-- name: insert_chunk
+-- One half of a chunk that made no progress twice.
+INSERT INTO pushfan.chunk
+    (app_id, channel_id, lane, notification_ids, device_ids, attempts, earlier, request_tags, expires_at, issued, result)
+VALUES
+    (%(app_id)s, %(channel_id)s, %(lane)s, %(notification_ids)s, %(device_ids)s, %(attempts)s, %(earlier)s,
+     %(request_tags)s, %(expires_at)s, %(issued)s, %(result)s)
+
+-- name: record_dead
+-- A delivery that will not move by itself any more.
+INSERT INTO pushfan.dead_letter (app_id, kind, error, notification_id, device_id)
+VALUES (%(app_id)s, %(kind)s, %(error)s, %(notification_id)s, %(device_id)s)
+
+-- name: move_due_retries
+-- Deliveries whose time has come go into new chunks; members of one vendor request stay together, so that
+-- the vendor can recognise the repeat. What may no longer be sent keeps to itself: an open circuit holds the rest.
+WITH due AS MATERIALIZED (
+    SELECT r.notification_id, r.device_id FROM pushfan.retry r
+    WHERE r.due_at <= now()
+    ORDER BY r.due_at
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM pushfan.retry r USING due
+    WHERE r.notification_id = due.notification_id AND r.device_id = due.device_id
+    RETURNING r.*
+), numbered AS (
+    SELECT g.*, g.expires_at <= now() AS is_over, (row_number() OVER (
+        PARTITION BY g.channel_id, g.lane, g.request_tag, g.expires_at <= now()
+        ORDER BY g.notification_id, g.device_id
+    ) - 1) / %(chunk_size)s AS part
+    FROM gone g
+)
+INSERT INTO pushfan.chunk
+    (app_id, channel_id, lane, notification_ids, device_ids, attempts, earlier, request_tags, expires_at, result)
+SELECT app_id, channel_id, lane,
+       array_agg(notification_id ORDER BY notification_id, device_id),
+       array_agg(device_id ORDER BY notification_id, device_id),
+       array_agg(attempts ORDER BY notification_id, device_id),
+       jsonb_agg(earlier ORDER BY notification_id, device_id),
+       CASE WHEN request_tag IS NOT NULL THEN array_agg(request_tag) END,
+       max(expires_at), decode(repeat('00', count(*)::integer), 'hex')
+FROM numbered
+GROUP BY app_id, channel_id, lane, request_tag, is_over, part
+RETURNING channel_id, cardinality(device_ids) AS positions

@@ -1,0 +1,280 @@
+-- name: take_in
+-- Store events as notifications, once for each key.
+SELECT event_id, notification_id, status FROM pushfan.take_in(%(events)s)
+
+-- name: plan_direct
+-- Plan direct pushes at once, all users of each: one pass over the registry, chunks bundle the deliveries of
+-- many small notifications. OFFSET 0 keeps the look-up of a user's devices one by its index: as a plain join, and
+-- before the first ANALYZE, it read all devices of the app for each notification.
+WITH fresh AS MATERIALIZED (
+    SELECT n.id, n.app_id, n.lane, n.recipients, n.excluded_user, n.excluded_providers, n.expires_at
+    FROM pushfan.notification n
+    WHERE n.id = ANY (%(ids)s) AND n.recipients IS NOT NULL AND cardinality(n.recipients) < %(page_size)s
+      AND n.planned_at IS NULL AND n.cancelled_at IS NULL
+    ORDER BY n.id
+    FOR NO KEY UPDATE
+), addressed AS MATERIALIZED (
+    SELECT f.id AS notification_id, f.app_id, f.lane, f.expires_at, d.id AS device_id, d.channel_id
+    FROM fresh f
+    CROSS JOIN LATERAL unnest(f.recipients) AS r (user_id)
+    CROSS JOIN LATERAL (
+        SELECT o.id, o.channel_id FROM pushfan.device o
+        WHERE o.app_id = f.app_id AND o.user_id = r.user_id COLLATE "C" AND o.state IN ('active', 'suspect')
+        OFFSET 0
+    ) AS d
+    JOIN pushfan.channel c ON c.id = d.channel_id AND c.provider <> ALL (f.excluded_providers)
+    WHERE r.user_id IS DISTINCT FROM f.excluded_user
+), numbered AS (
+    SELECT a.*, (row_number() OVER (
+        PARTITION BY a.channel_id, a.lane ORDER BY a.notification_id, a.device_id) - 1) / %(chunk_size)s AS part
+    FROM addressed a
+), chunks AS (
+    INSERT INTO pushfan.chunk (app_id, channel_id, lane, notification_ids, device_ids, expires_at, result)
+    SELECT app_id, channel_id, lane,
+           CASE WHEN min(notification_id) = max(notification_id) THEN ARRAY[min(notification_id)]
+                ELSE array_agg(notification_id ORDER BY notification_id, device_id) END,
+           array_agg(device_id ORDER BY notification_id, device_id), max(expires_at),
+           decode(repeat('00', count(*)::integer), 'hex')
+    FROM numbered
+    GROUP BY app_id, channel_id, lane, part
+    RETURNING channel_id
+), planned AS (
+    UPDATE pushfan.notification n
+    SET planned_at = clock_timestamp(), users = cardinality(f.recipients), devices = coalesce(a.devices, 0),
+        warning = CASE WHEN a.devices IS NULL THEN 'none of the users has a device' END,
+        finished_at = CASE WHEN a.devices IS NULL THEN clock_timestamp() END
+    FROM fresh f LEFT JOIN (
+        SELECT notification_id, count(*)::integer AS devices FROM addressed GROUP BY notification_id
+    ) AS a ON a.notification_id = f.id
+    WHERE n.id = f.id
+    RETURNING n.id
+)
+SELECT ARRAY(SELECT id FROM planned) AS planned, ARRAY(SELECT DISTINCT channel_id FROM chunks) AS channel_ids
+
+-- name: plan_page
+-- Plan the next page of one notification: read the cursor from the locked row, resolve the next users to
+-- devices, freeze them into chunks and move the cursor, in one statement. Whoever dies around it repeats nothing.
+-- A fan-out that does not fit in one page is bulk, unless its publisher chose the lane.
+WITH fresh AS MATERIALIZED (
+    SELECT n.* FROM pushfan.notification n
+    WHERE n.id = %(id)s AND n.planned_at IS NULL AND n.cancelled_at IS NULL
+    FOR NO KEY UPDATE
+), page AS MATERIALIZED (
+    (SELECT s.user_id FROM pushfan.subscription s
+     WHERE s.target_id = (SELECT target_id FROM fresh) AND s.user_id > (SELECT planned_user FROM fresh)
+     ORDER BY s.user_id LIMIT %(page_size)s)
+    UNION ALL
+    (SELECT r.user_id COLLATE "C" FROM fresh CROSS JOIN LATERAL unnest(fresh.recipients) AS r (user_id)
+     WHERE r.user_id COLLATE "C" > fresh.planned_user
+     ORDER BY 1 LIMIT %(page_size)s)
+), lane AS (
+    SELECT CASE WHEN NOT fresh.is_lane_fixed AND (SELECT count(*) FROM page) >= %(page_size)s THEN 'bulk'
+                ELSE fresh.lane END AS lane
+    FROM fresh
+), numbered AS (
+    SELECT d.id AS device_id, d.channel_id,
+           (row_number() OVER (PARTITION BY d.channel_id ORDER BY d.id) - 1) / %(chunk_size)s AS part
+    FROM fresh
+    CROSS JOIN page
+    CROSS JOIN LATERAL (
+        SELECT o.id, o.channel_id FROM pushfan.device o
+        WHERE o.app_id = fresh.app_id AND o.user_id = page.user_id AND o.state IN ('active', 'suspect')
+        OFFSET 0
+    ) AS d
+    JOIN pushfan.channel c ON c.id = d.channel_id AND c.provider <> ALL (fresh.excluded_providers)
+    WHERE page.user_id IS DISTINCT FROM fresh.excluded_user
+), chunks AS (
+    INSERT INTO pushfan.chunk (app_id, channel_id, lane, notification_ids, device_ids, expires_at, result)
+    SELECT fresh.app_id, v.channel_id, lane.lane, ARRAY[fresh.id], v.device_ids, fresh.expires_at,
+           decode(repeat('00', cardinality(v.device_ids)), 'hex')
+    FROM fresh, lane, (
+        SELECT channel_id, part, array_agg(device_id ORDER BY device_id) AS device_ids
+        FROM numbered GROUP BY channel_id, part
+    ) AS v
+    RETURNING channel_id, cardinality(device_ids) AS positions
+), sums AS (
+    SELECT (SELECT count(*)::integer FROM page) AS users, (SELECT max(user_id) FROM page) AS last_user,
+           (SELECT coalesce(sum(positions), 0)::integer FROM chunks) AS devices
+)
+UPDATE pushfan.notification n
+SET planned_user = coalesce(sums.last_user, n.planned_user), users = n.users + sums.users,
+    devices = n.devices + sums.devices, lane = lane.lane, plan_due_at = now() + interval '5 seconds',
+    planned_at = CASE WHEN sums.users < %(page_size)s THEN clock_timestamp() END,
+    warning = CASE WHEN n.users + sums.users = 0 THEN 'nobody is subscribed to this ' || n.kind
+                   WHEN sums.users < %(page_size)s AND n.devices + sums.devices = 0
+                   THEN 'none of the users has a device' END,
+    finished_at = CASE WHEN sums.users < %(page_size)s AND n.devices + sums.devices =
+        n.accepted + n.unregistered + n.rejected + n.expired + n.cancelled + n.withdrawn + n.unknown + n.dead
+        THEN clock_timestamp() END
+FROM sums, lane
+WHERE n.id = %(id)s AND EXISTS (SELECT FROM fresh)
+RETURNING sums.users, sums.devices, n.planned_at IS NOT NULL AS is_planned,
+          ARRAY(SELECT DISTINCT channel_id FROM chunks) AS channel_ids
+
+-- name: due_plans
+-- Notifications whose planning waits, or stopped with its planner.
+WITH due AS (
+    SELECT n.id FROM pushfan.notification n
+    WHERE n.planned_at IS NULL AND n.finished_at IS NULL AND n.plan_due_at <= now()
+    ORDER BY n.plan_due_at
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE pushfan.notification n SET plan_due_at = now() + interval '5 seconds'
+FROM due WHERE n.id = due.id
+RETURNING n.id, n.lane
+
+-- name: cancel
+-- Raise the flag: planning ends, and nothing more of it is sent.
+UPDATE pushfan.notification n
+SET cancelled_at = clock_timestamp(), planned_at = coalesce(n.planned_at, clock_timestamp()),
+    finished_at = CASE WHEN n.devices =
+        n.accepted + n.unregistered + n.rejected + n.expired + n.cancelled + n.withdrawn + n.unknown + n.dead
+        THEN clock_timestamp() END
+WHERE n.id = %(id)s AND n.finished_at IS NULL AND n.cancelled_at IS NULL
+RETURNING n.id
+
+-- name: hurry_chunks
+-- After the flag is committed: chunks that only a cancelled notification fills end now, whatever the circuit says.
+UPDATE pushfan.chunk k SET expires_at = clock_timestamp(), ready_at = least(k.ready_at, now())
+WHERE %(id)s = ALL (k.notification_ids) AND (k.lease_until IS NULL OR k.lease_until < now())
+
+-- name: hurry_retries
+-- Expired, so that their chunk ends whatever the circuit says.
+UPDATE pushfan.retry r SET due_at = clock_timestamp(), expires_at = clock_timestamp() WHERE r.notification_id = %(id)s
+
+-- name: find
+-- One notification by id.
+SELECT n.*, a.name AS app FROM pushfan.notification n JOIN pushfan.app a ON a.id = n.app_id WHERE n.id = %(id)s
+
+-- name: find_by_key
+-- One notification by its event's id; the newest, should the key have been used again after its days.
+SELECT n.*, a.name AS app FROM pushfan.notification n JOIN pushfan.app a ON a.id = n.app_id
+WHERE a.name = coalesce(%(app)s, a.name) AND n.key = %(key)s
+ORDER BY n.id DESC LIMIT 1
+
+-- name: list_page
+-- Notifications, the newest first, older than a given one.
+SELECT n.*, a.name AS app FROM pushfan.notification n JOIN pushfan.app a ON a.id = n.app_id
+WHERE (%(app)s::text IS NULL OR a.name = %(app)s) AND n.id < %(before)s
+  AND (NOT %(unfinished)s OR n.finished_at IS NULL)
+ORDER BY n.id DESC
+LIMIT %(limit)s
+
+-- name: progress
+-- Open positions and waiting retries of a notification: with its final outcomes they add up to its devices.
+SELECT
+    (SELECT count(*) FROM pushfan.chunk k
+     CROSS JOIN LATERAL generate_series(0, cardinality(k.device_ids) - 1) AS p (position)
+     WHERE %(id)s = ANY (k.notification_ids) AND get_byte(k.result, p.position) = 0
+       AND k.notification_ids[CASE cardinality(k.notification_ids) WHEN 1 THEN 1 ELSE p.position + 1 END] = %(id)s
+    )::integer AS open,
+    (SELECT count(*) FROM pushfan.retry r WHERE r.notification_id = %(id)s)::integer AS waiting,
+    (SELECT count(*) FROM pushfan.delivery d WHERE d.notification_id = %(id)s)::integer AS final
+
+-- name: conservation
+-- The invariant over everything: planned = open + waiting + final. Deliveries of pruned days aside.
+SELECT
+    (SELECT coalesce(sum(n.devices), 0) FROM pushfan.notification n)::bigint AS planned,
+    (SELECT count(*) FROM pushfan.chunk k
+     CROSS JOIN LATERAL generate_series(0, cardinality(k.device_ids) - 1) AS p (position)
+     WHERE get_byte(k.result, p.position) = 0)::bigint AS open,
+    (SELECT count(*) FROM pushfan.retry)::bigint AS waiting,
+    (SELECT count(*) FROM pushfan.delivery)::bigint AS final
+
+-- name: trace_final
+-- Deliveries of a notification that ended, with their devices; of one user if named.
+SELECT d.device_id, v.user_id, v.device_key, c.name AS channel, c.provider, v.state AS device_state,
+       d.outcome::text AS state, d.attempts, d.reason, d.provider_id, d.at, d.earlier
+FROM pushfan.delivery d
+LEFT JOIN pushfan.device v ON v.id = d.device_id
+LEFT JOIN pushfan.channel c ON c.id = v.channel_id
+WHERE d.notification_id = %(id)s AND (%(user)s::text IS NULL OR v.user_id = %(user)s)
+  AND d.device_id > %(after)s
+ORDER BY d.device_id
+LIMIT %(limit)s
+
+-- name: trace_waiting
+-- Deliveries of a notification that wait for another attempt.
+SELECT r.device_id, v.user_id, v.device_key, c.name AS channel, c.provider, v.state AS device_state,
+       'waiting' AS state, r.attempts, NULL AS reason, NULL AS provider_id, r.due_at AS at, r.earlier
+FROM pushfan.retry r
+LEFT JOIN pushfan.device v ON v.id = r.device_id
+LEFT JOIN pushfan.channel c ON c.id = r.channel_id
+WHERE r.notification_id = %(id)s AND (%(user)s::text IS NULL OR v.user_id = %(user)s)
+ORDER BY r.device_id
+LIMIT %(limit)s
+
+-- name: trace_open
+-- Deliveries of a notification that are planned, and perhaps being sent.
+SELECT v.id AS device_id, v.user_id, v.device_key, c.name AS channel, c.provider, v.state AS device_state,
+       CASE WHEN k.lease_until > clock_timestamp() AND p.position < k.issued THEN 'sending' ELSE 'planned' END AS state,
+       k.attempts[CASE cardinality(k.attempts) WHEN 1 THEN 1 ELSE p.position + 1 END] AS attempts,
+       CASE WHEN c.circuit = 'open' THEN 'the channel is stopped: ' || c.circuit_reason END AS reason,
+       NULL AS provider_id, k.ready_at AS at, k.earlier -> p.position AS earlier
+FROM pushfan.chunk k
+CROSS JOIN LATERAL generate_series(0, cardinality(k.device_ids) - 1) AS p (position)
+JOIN pushfan.device v ON v.id = k.device_ids[p.position + 1]
+JOIN pushfan.channel c ON c.id = k.channel_id
+WHERE %(id)s = ANY (k.notification_ids) AND get_byte(k.result, p.position) = 0
+  AND k.notification_ids[CASE cardinality(k.notification_ids) WHEN 1 THEN 1 ELSE p.position + 1 END] = %(id)s
+  AND (%(user)s::text IS NULL OR v.user_id = %(user)s)
+ORDER BY v.id
+LIMIT %(limit)s
+
+-- name: preview
+-- The devices that an event would reach now, by channel, with one of each channel's locales.
+SELECT c.id AS channel_id, c.name AS channel, c.provider, d.locale, count(*)::integer AS devices
+FROM pushfan.device d JOIN pushfan.channel c ON c.id = d.channel_id
+WHERE d.app_id = (SELECT a.id FROM pushfan.app a WHERE a.name = %(app)s) AND d.state IN ('active', 'suspect')
+  AND d.user_id IN (
+      SELECT u.value COLLATE "C" FROM unnest(%(users)s::text[]) AS u (value)
+      UNION
+      SELECT s.user_id FROM pushfan.target t JOIN pushfan.subscription s ON s.target_id = t.id
+      WHERE t.app_id = d.app_id AND t.kind = %(kind)s AND t.scope = %(scope)s AND t.name = %(name)s)
+  AND d.user_id IS DISTINCT FROM %(actor)s
+GROUP BY c.id, c.name, c.provider, d.locale
+ORDER BY c.name, d.locale
+
+-- name: providers_in_use
+-- Which providers an app's events can reach.
+SELECT DISTINCT c.provider FROM pushfan.channel c JOIN pushfan.app a ON a.id = c.app_id WHERE a.name = %(app)s
+
+-- name: clear_contents
+-- What finished notifications said is not kept for long.
+WITH old AS (
+    SELECT n.id FROM pushfan.notification n
+    WHERE n.event IS NOT NULL AND n.finished_at < now() - %(age)s
+    ORDER BY n.id LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE pushfan.notification n SET event = NULL, recipients = NULL FROM old WHERE n.id = old.id
+
+-- name: forget_keys
+-- Idempotency keys are kept for some days.
+WITH old AS (
+    SELECT k.app_id, k.key FROM pushfan.event_key k WHERE k.created_at < now() - %(age)s
+    ORDER BY k.created_at LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+)
+DELETE FROM pushfan.event_key k USING old WHERE k.app_id = old.app_id AND k.key = old.key
+
+-- name: make_partitions
+SELECT pushfan.make_partitions(2)
+
+-- name: store_dead_letter
+-- What will not move by itself any more.
+INSERT INTO pushfan.dead_letter (app_id, kind, error, body, notification_id)
+SELECT (SELECT a.id FROM pushfan.app a WHERE a.name = %(app)s), %(kind)s, %(error)s, %(body)s, %(notification_id)s
+RETURNING id
+
+-- name: heartbeat
+-- A worker says that it runs.
+INSERT INTO pushfan.worker (name, lanes, processes, version)
+VALUES (%(name)s, %(lanes)s, %(processes)s, %(version)s)
+ON CONFLICT (name) DO UPDATE
+SET lanes = excluded.lanes, processes = excluded.processes, version = excluded.version, seen_at = now()
+
+-- name: forget_workers
+-- Workers that have been silent for an hour are gone.
+DELETE FROM pushfan.worker w WHERE w.seen_at < now() - interval '1 hour'

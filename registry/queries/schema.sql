@@ -1,0 +1,11 @@
+-- name: version
+-- The newest change that was applied.
+SELECT max(version) AS version FROM pushfan.schema_version
+
+-- name: serialize_apply
+-- Two processes that apply at once take turns.
+SELECT pg_advisory_xact_lock(hashtext('pushfan.apply'))
+
+-- name: quiet
+-- "already exists, skipping" is not news.
+SET LOCAL client_min_messages = warning
