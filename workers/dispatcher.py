@@ -1,0 +1,175 @@
+"""The dispatcher: keeps every window full and every clock running, from the tables alone.
+
+It runs beside each worker: a supervised process of its own under prefork, a thread under other pools. Any number
+may run; what one has picked, another skips. There is nothing in it to lose: it is killed and started at will.
+
+1. Leases of dead processes of this machine are released at once.
+2. Retries whose time has come become chunks.
+3. Chunks are announced, as many as each channel's window has room for. Commit, then announce.
+4. Notifications whose planning waits are announced to planners, feedback duties to feedback.
+5. Now and then: heartbeat, channels stopped for credentials that have changed, house-keeping.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import structlog
+
+from providers.outcome import CredentialsRejected
+from registry import channels, ledger, notifications, receipts, suspects
+from registry.channels import Channel
+from registry.database import Connection, Database
+from registry.errors import DatabaseUnavailable
+
+from . import processes
+from .announce import Announcer
+from .clients import ClientPool
+from .credentials import CredentialStore, fingerprint
+from .settings import Settings
+
+log = structlog.get_logger()
+
+_PATIENCE_SECONDS = 5.0
+_RETRIES_AT_ONCE = 5000
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """The worker that a dispatcher runs beside."""
+
+    name: str
+    lanes: Sequence[str]
+    processes: int
+    version: str
+
+
+@dataclass(slots=True)
+class _Duty:
+    """Something to do every so often. Doing it may say that there is more at once."""
+
+    period_seconds: float
+    run: Callable[[], bool | None]
+    due_at: float = 0.0
+
+
+class Dispatcher:
+    """Does what is due. Used by one thread."""
+
+    def __init__(self, settings: Settings, database: Database, announcer: Announcer, node: Node) -> None:
+        self._settings = settings
+        self._database = database
+        self._announcer = announcer
+        self._node = node
+        self._store = CredentialStore(settings.credentials_directory)
+        self._clients = ClientPool(settings, database, self._store)
+        self._machine = processes.machine()
+        self._duties = [
+            _Duty(0, self._release_dead),
+            _Duty(0, self._move_retries),
+            _Duty(0, self._dispatch),
+            _Duty(settings.tick_seconds, self._announce_plans),
+            _Duty(1, self._dispatch_expired),
+            _Duty(1, self._announce_receipts),
+            _Duty(settings.suspect_pass_seconds, self._announce_suspects),
+            _Duty(2, self._beat),
+            _Duty(2, self._try_credentials),
+            _Duty(60, self._keep_house),
+        ]
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until told to stop. A database that is away is waited for."""
+        while not stop.is_set():
+            try:
+                is_busy = self.tick()
+            except DatabaseUnavailable as error:
+                log.warning("dispatcher_waits", error=str(error))
+                is_busy = False
+            if not is_busy:
+                stop.wait(self._settings.tick_seconds)
+        self._database.close()
+
+    def tick(self) -> bool:
+        """Do everything that is due. `True` if there is more to do at once."""
+        is_busy = False
+        for duty in self._duties:
+            if time.monotonic() >= duty.due_at:
+                is_busy = bool(duty.run()) or is_busy
+                duty.due_at = time.monotonic() + duty.period_seconds
+        return is_busy
+
+    def _run(self, work: Callable[[Connection], T]) -> T:
+        return self._database.run(work, patience_seconds=_PATIENCE_SECONDS)
+
+    def _release_dead(self) -> None:
+        owners = self._run(lambda connection: ledger.owners(connection, self._machine))
+        dead = [owner for owner in owners if processes.is_dead(owner)]
+        if dead:
+            released = self._run(lambda connection: ledger.release_dead(connection, dead))
+            log.warning("leases_released", owners=dead, chunks=[row["chunk_id"] for row in released])
+
+    def _move_retries(self) -> bool:
+        _, moved = self._run(
+            lambda connection: ledger.move_due_retries(
+                connection, chunk_size=self._settings.chunk_size, limit=_RETRIES_AT_ONCE
+            )
+        )
+        return moved == _RETRIES_AT_ONCE
+
+    def _dispatch(self) -> None:
+        self._announcer.chunks(self._run(ledger.dispatch))
+
+    def _dispatch_expired(self) -> None:
+        self._announcer.chunks(self._run(ledger.dispatch_expired))
+
+    def _announce_plans(self) -> None:
+        self._announcer.plans([notification_id for notification_id, _ in self._run(notifications.due_plans)])
+
+    def _announce_receipts(self) -> None:
+        self._announcer.feedback(("receipts", channel_id) for channel_id in self._run(receipts.due_channels))
+
+    def _announce_suspects(self) -> None:
+        concerned = self._run(suspects.to_judge)
+        self._announcer.feedback(("suspects", channel_id) for channel_id in concerned)
+
+    def _beat(self) -> None:
+        node = self._node
+        self._run(
+            lambda connection: notifications.heartbeat(
+                connection, name=node.name, lanes=node.lanes, processes=node.processes, version=node.version
+            )
+        )
+
+    def _try_credentials(self) -> None:
+        """Let a channel go on whose refused credentials have been replaced."""
+        for channel in self._run(channels.open_for_credentials):
+            try:
+                current = fingerprint(self._clients.read_secrets(channel))
+            except CredentialsRejected:
+                continue
+            if current != channel.credential_fingerprint:
+                self._resume(channel)
+                log.info("channel_resumed", channel=channel.id, reason="other credentials")
+
+    def _resume(self, channel: Channel) -> None:
+        self._run(
+            lambda connection: channels.credentials_changed(
+                connection, channel.id, generation=channel.circuit_generation
+            )
+        )
+
+    def _keep_house(self) -> None:
+        limits = self._settings
+        self._run(
+            lambda connection: notifications.keep_house(
+                connection,
+                content_age=timedelta(hours=limits.content_hours),
+                key_age=timedelta(days=limits.key_days),
+            )
+        )
