@@ -1,0 +1,267 @@
+"""`pushfan doctor`: what is wrong with an installation, and what to do about it.
+
+Each check yields findings and stops at nothing: what cannot be looked at is a finding too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from gateway.context import PATIENCE_SECONDS, Context
+
+from .channel import find_all
+from .command import Command, json_option, pass_context
+from .errors import ExitCode, explain
+from .output import clean, plural, print_json, span
+
+if TYPE_CHECKING:
+    from registry.channels import Channel
+    from registry.doctor import Condition
+
+_OLDEST_SERVER: Final = 140_000
+_LATE_SECONDS: Final = 60.0
+_LANES: Final = ("urgent", "normal", "bulk")
+
+
+class Status(StrEnum):
+    """How a finding is meant."""
+
+    OK = "OK"
+    WARN = "WARN"
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at. `advice` says what to do, where something is to be done."""
+
+    check: str
+    status: Status
+    message: str
+    advice: str | None = None
+
+
+@click.command("doctor", cls=Command, example="pushfan doctor")
+@json_option
+@pass_context
+def doctor(context: Context, *, as_json: bool) -> ExitCode:
+    """Find what keeps pushes from going out, and what to do.
+
+    Exits with 1 on FAIL.
+    """
+    findings = []
+    for finding in examine(context):
+        findings.append(finding)
+        if as_json:
+            print_json(asdict(finding))
+        else:
+            _print(finding)
+    return ExitCode.REFUSED if any(one.status is Status.FAIL for one in findings) else ExitCode.OK
+
+
+def examine(context: Context) -> Iterator[Finding]:
+    """Look at settings, database, broker, workers, channels and backlog, in this order."""
+    if not (yield from _guarded("settings", lambda: _settings(context))):
+        return
+    is_ready = yield from _guarded("database", lambda: _database(context))
+    yield from _guarded("broker", lambda: _broker(context))
+    if is_ready:
+        yield from _guarded("tables", lambda: _tables(context))
+        yield from _guarded("channels", lambda: _channels(context))
+
+
+_ADVICE: Final = {
+    "settings": "correct the environment, or start pushfan up",
+    "database": "start PostgreSQL, or correct PUSHFAN_DATABASE_URL",
+    "broker": "start the broker, or correct PUSHFAN_BROKER_URL; nothing that was taken in is lost meanwhile",
+}
+
+
+def _guarded(check: str, look: Callable[[], Iterator[Finding]]) -> Generator[Finding, None, bool]:
+    """Yield what a check finds; what it raises becomes a finding. Returns whether nothing failed."""
+    is_good = True
+    try:
+        for finding in look():
+            is_good = is_good and finding.status is not Status.FAIL
+            yield finding
+    except Exception as error:  # noqa: BLE001  the doctor reports what breaks, and goes on
+        fault = explain(error)
+        problems = "; ".join(": ".join(filter(None, (p["path"], p["message"]))) for p in fault.problems)
+        message = f"{fault.message}: {problems}" if problems else fault.message
+        yield Finding(check=check, status=Status.FAIL, message=message, advice=_ADVICE.get(check))
+        return False
+    return is_good
+
+
+def _settings(context: Context) -> Iterator[Finding]:
+    settings = context.settings
+    yield Finding(check="settings", status=Status.OK, message=f"valid; home {settings.home.absolute()}")
+
+
+def _database(context: Context) -> Iterator[Finding]:
+    from registry import schema
+    from registry.errors import SchemaMismatch
+
+    database = context.unchecked_database
+    number = database.run(
+        lambda connection: connection.info.server_version, patience_seconds=PATIENCE_SECONDS
+    )
+    message = f"PostgreSQL {number // 10_000}.{number % 10_000} at {database.address}"
+    if number < _OLDEST_SERVER:
+        yield Finding(
+            check="database",
+            status=Status.FAIL,
+            message=message,
+            advice="Pushfan needs PostgreSQL 14 or newer",
+        )
+        return
+    yield Finding(check="database", status=Status.OK, message=message)
+    try:
+        schema.check(database)
+    except SchemaMismatch as error:
+        yield Finding(check="schema", status=Status.FAIL, message=str(error), advice="pushfan db apply")
+    else:
+        yield Finding(check="schema", status=Status.OK, message=f"version {schema.VERSION}")
+
+
+def _broker(context: Context) -> Iterator[Finding]:
+    from .broker import look_at
+
+    return look_at(context.settings.require_broker_url())
+
+
+def _tables(context: Context) -> Iterator[Finding]:
+    from registry import doctor as tables
+
+    condition = context.run(tables.examine)
+    yield from _workers(condition)
+    yield from _backlog(condition)
+    yield from _partitions(condition)
+    yield from _dead_letters(condition)
+
+
+def _workers(condition: Condition) -> Iterator[Finding]:
+    for lane in _LANES:
+        names = [worker.name for worker in condition.workers if lane in worker.lanes]
+        if names:
+            yield Finding(
+                check=f"lane {lane}",
+                status=Status.OK,
+                message=f"{plural(len(names), 'worker')}: {', '.join(names)}",
+            )
+        else:
+            yield Finding(
+                check=f"lane {lane}",
+                status=Status.FAIL,
+                message="no worker seen in the last 30 s",
+                advice=f"pushfan worker --lane {lane}",
+            )
+
+
+def _backlog(condition: Condition) -> Iterator[Finding]:
+    for backlog in condition.backlogs:
+        is_late = backlog.oldest_seconds > _LATE_SECONDS and not backlog.is_stopped
+        where = "on stopped channels" if backlog.is_stopped else "to be sent"
+        yield Finding(
+            check=f"backlog {backlog.lane}",
+            status=Status.WARN if is_late else Status.OK,
+            message=f"{plural(backlog.positions, 'delivery', 'deliveries')} {where}, "
+            f"the oldest for {span(backlog.oldest_seconds)}",
+            advice="add workers, or processes to them" if is_late else None,
+        )
+    if not condition.backlogs:
+        yield Finding(check="backlog", status=Status.OK, message="nothing waits to be sent")
+    if condition.overdue_retries or condition.overdue_plans:
+        yield Finding(
+            check="dispatcher",
+            status=Status.WARN,
+            message=f"overdue: {condition.overdue_retries:,} retries, {condition.overdue_plans:,} plans",
+            advice="look into the workers' logs for dispatcher_waits; start a worker if there is none",
+        )
+
+
+def _partitions(condition: Condition) -> Iterator[Finding]:
+    if condition.is_default_partition_used:
+        yield Finding(
+            check="partitions",
+            status=Status.WARN,
+            message="deliveries lie in the default partition: their day had none of its own",
+            advice="move them out of pushfan.delivery_default to a partition of their day; keep a worker running",
+        )
+    elif not condition.is_next_partition_ready:
+        yield Finding(
+            check="partitions",
+            status=Status.WARN,
+            message="tomorrow's partition is not made yet",
+            advice="keep a worker running, or run pushfan db apply",
+        )
+    else:
+        yield Finding(check="partitions", status=Status.OK, message="made ahead")
+
+
+def _dead_letters(condition: Condition) -> Iterator[Finding]:
+    letters = condition.dead_letters
+    if letters:
+        counts = ", ".join(f"{kind} {count:,}" for kind, count in letters.items())
+        yield Finding(
+            check="dead letters",
+            status=Status.WARN,
+            message=f"in the last 24 h: {counts}",
+            advice="pushfan dead-letter list",
+        )
+    else:
+        yield Finding(check="dead letters", status=Status.OK, message="none in the last 24 h")
+
+
+def _channels(context: Context) -> Iterator[Finding]:
+    found = find_all(context, None)
+    if not found:
+        yield Finding(
+            check="channels",
+            status=Status.WARN,
+            message="there is no channel: nothing can be sent",
+            advice="pushfan channel add --help",
+        )
+    for app, channel in found:
+        yield _channel(context, f"channel {app}/{channel.name}", app, channel)
+
+
+def _channel(context: Context, check: str, app: str, channel: Channel) -> Finding:
+    from workers.credentials import CredentialError
+
+    if channel.circuit_reason is not None:
+        detail = f": {channel.circuit_detail}" if channel.circuit_detail else ""
+        return Finding(
+            check=check,
+            status=Status.WARN if channel.circuit_reason == "operator" else Status.FAIL,
+            message=f"{channel.circuit}, {channel.circuit_reason.replace('_', ' ')}{detail}",
+            advice=f"when it is put right: pushfan channel resume {channel.name} --app {app}",
+        )
+    try:
+        context.store.resolve(channel.access.secrets)
+    except CredentialError as error:
+        is_elsewhere = all(reference.startswith("env:") for reference in channel.access.secrets.values())
+        return Finding(
+            check=check,
+            status=Status.WARN if is_elsewhere else Status.FAIL,
+            message=str(error).replace("\n", "; "),
+            advice="workers may have it in their own environment: pushfan channel check there"
+            if is_elsewhere
+            else f"pushfan channel set {channel.name} --app {app}",
+        )
+    return Finding(check=check, status=Status.OK, message=f"{channel.provider}, its credentials can be read")
+
+
+_COLORS: Final = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red"}
+
+
+def _print(finding: Finding) -> None:
+    click.secho(finding.status.ljust(4), fg=_COLORS[finding.status], bold=True, nl=False)
+    click.echo(f"  {finding.check}: {clean(finding.message)}")
+    if finding.advice:
+        click.echo(f"      → {finding.advice}")

@@ -1,0 +1,79 @@
+"""`pushfan worker`: one Celery worker for some lanes, with its dispatcher beside it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Sequence
+
+import structlog
+from celery import platforms
+
+from events.names import QUEUE_FEEDBACK, QUEUE_INTAKE, QUEUE_PLAN, Lane, deliver_queue
+from registry import schema
+from registry.database import Database
+from registry.errors import DatabaseUnavailable
+from workers.app import create_app
+from workers.logs import configure_logs
+from workers.settings import Settings
+
+log = structlog.get_logger()
+
+_WAIT_SECONDS = 2.0
+
+
+def run(
+    settings: Settings,
+    *,
+    lanes: Sequence[str],
+    processes: int | None = None,
+    name: str | None = None,
+    pool: str = "prefork",
+    with_parent: bool = False,
+) -> int:
+    """Work until told to stop; returns the exit code. Waits for a database or a broker that is not there yet.
+
+    `with_parent`: stop gracefully when the process that started this one is gone.
+    Raises `SchemaMismatch`.
+    """
+    configure_logs(settings)
+    app = create_app(settings)
+    wait_for_schema(settings)
+    if with_parent:
+        platforms.set_pdeathsig("SIGTERM")
+    worker = app.Worker(
+        hostname=f"{name or '-'.join(lanes)}.{os.getpid()}@{socket.gethostname()}",
+        queues=queues_of(lanes),
+        concurrency=processes or os.cpu_count(),
+        pool=pool,
+        optimization="fair",
+        without_gossip=True,
+        without_mingle=True,
+        task_events=True,
+        quiet=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+def queues_of(lanes: Sequence[str]) -> list[str]:
+    """Choose queues. Every worker takes events in; planning and feedback keep away from the urgent lane's workers."""
+    chosen = [Lane(lane) for lane in lanes]
+    queues = [QUEUE_INTAKE, *(deliver_queue(lane) for lane in chosen)]
+    if chosen != [Lane.URGENT]:
+        queues += [QUEUE_PLAN, QUEUE_FEEDBACK]
+    return queues
+
+
+def wait_for_schema(settings: Settings) -> None:
+    """Wait until the database answers. Raises `SchemaMismatch` when it does and is not of this version."""
+    database = Database(settings.require_database_url())
+    while True:
+        try:
+            schema.check(database)
+            break
+        except DatabaseUnavailable as error:
+            log.warning("database_awaited", error=str(error))
+            time.sleep(_WAIT_SECONDS)
+    database.close()

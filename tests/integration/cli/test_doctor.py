@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from gateway.cli.errors import ExitCode
+from tests.integration.cli.terminal import Ended, Terminal
+
+
+@pytest.fixture
+def healthy(shop: Terminal, broker_url: str, connection: psycopg.Connection) -> Terminal:
+    """Give a terminal where all is well: a broker, and a worker for each lane."""
+    shop.environ["PUSHFAN_BROKER_URL"] = broker_url
+    connection.execute(
+        "INSERT INTO pushfan.worker (name, lanes, processes, version) "
+        "VALUES ('w1', '{urgent}', 1, '0'), ('w2', '{normal,bulk}', 2, '0')"
+    )
+    return shop
+
+
+def status(ended: Ended) -> dict[str, str]:
+    """Return each check's status."""
+    return {finding["check"]: finding["status"] for finding in ended.lines}
+
+
+def troubles(ended: Ended) -> dict[str, str]:
+    """Return the checks that are not OK; each has advice."""
+    found = {finding["check"]: finding for finding in ended.lines if finding["status"] != "OK"}
+    assert all(finding["advice"] for finding in found.values())
+    return {check: finding["status"] for check, finding in found.items()}
+
+
+def test_healthy_installation_has_no_troubles(healthy: Terminal) -> None:
+    """Everything is looked at, all is OK, and the exit code is 0."""
+    ended = healthy.ok("doctor", "--json")
+    assert troubles(ended) == {}
+    looked_at = set(status(ended))
+    assert {"settings", "database", "schema", "broker", "partitions", "backlog", "dead letters"} <= looked_at
+    assert {
+        "lane urgent",
+        "lane normal",
+        "lane bulk",
+        "channel shop/ios",
+        "channel shop/android",
+    } <= looked_at
+    assert healthy.ok("doctor").out.count("OK    ") == len(ended.lines)
+
+
+def test_lane_without_a_worker_fails(healthy: Terminal, connection: psycopg.Connection) -> None:
+    """A worker that has been silent for more than 30 seconds does not count."""
+    connection.execute("UPDATE pushfan.worker SET seen_at = now() - interval '31 seconds' WHERE name = 'w1'")
+    ended = healthy("doctor", "--json")
+    assert (ended.code, troubles(ended)) == (ExitCode.REFUSED, {"lane urgent": "FAIL"})
+
+
+def test_stopped_channels_are_named(healthy: Terminal, connection: psycopg.Connection) -> None:
+    """An operator's pause is a warning, any other stop a failure; what to do is said."""
+    healthy.ok("channel", "pause", "ios")
+    assert troubles(healthy.ok("doctor", "--json")) == {"channel shop/ios": "WARN"}
+    connection.execute("UPDATE pushfan.channel SET circuit_reason = 'credentials' WHERE name = 'ios'")
+    ended = healthy("doctor", "--json")
+    assert (ended.code, troubles(ended)) == (ExitCode.REFUSED, {"channel shop/ios": "FAIL"})
+
+
+def test_unreadable_credential_fails(healthy: Terminal, home: Path) -> None:
+    """A missing file is a failure, as workers could not read it either."""
+    (home / "credentials" / "shop-ios-key.p8").unlink()
+    ended = healthy("doctor", "--json")
+    assert (ended.code, troubles(ended)) == (ExitCode.REFUSED, {"channel shop/ios": "FAIL"})
+
+
+def test_late_work_is_a_warning(healthy: Terminal, connection: psycopg.Connection) -> None:
+    """Chunks that wait for minutes, overdue retries, misplaced deliveries and dead letters each have their line."""
+    healthy.ok("send", "--app", "shop", "--user", "u7", "--title", "x")
+    assert troubles(healthy.ok("doctor", "--json")) == {}
+    connection.execute("UPDATE pushfan.chunk SET ready_at = now() - interval '10 minutes'")
+    connection.execute(
+        "INSERT INTO pushfan.retry "
+        "(notification_id, device_id, app_id, channel_id, lane, attempts, due_at, expires_at, earlier) "
+        "SELECT n.id, 0, n.app_id, 1, n.lane, 1, now() - interval '5 minutes', n.expires_at, '[]' "
+        "FROM pushfan.notification n"
+    )
+    connection.execute(
+        "INSERT INTO pushfan.delivery (notification_id, device_id, outcome, attempts) VALUES (1, 1, 'accepted', 1)"
+    )
+    connection.execute("INSERT INTO pushfan.dead_letter (kind, error) VALUES ('invalid', 'x')")
+    late = {"backlog urgent": "WARN", "dispatcher": "WARN", "partitions": "WARN", "dead letters": "WARN"}
+    assert troubles(healthy.ok("doctor", "--json")) == late
+
+
+def test_backlog_of_a_stopped_channel_is_not_late(healthy: Terminal, connection: psycopg.Connection) -> None:
+    """What waits because a channel is stopped does not call for more workers."""
+    healthy.ok("send", "--app", "shop", "--user", "u7", "--title", "x")
+    connection.execute("UPDATE pushfan.chunk SET ready_at = now() - interval '10 minutes'")
+    for channel in ("ios", "android"):
+        healthy.ok("channel", "pause", channel)
+    assert "backlog urgent" not in troubles(healthy.ok("doctor", "--json"))
+
+
+def test_broker_that_evicts_fails(healthy: Terminal, broker_url: str) -> None:
+    """A memory policy that throws away queues is a failure when a limit is set, and a warning before."""
+    with redis.Redis.from_url(broker_url) as client:
+        try:
+            client.config_set("maxmemory-policy", "allkeys-lru")
+            assert troubles(healthy.ok("doctor", "--json")) == {"broker memory": "WARN"}
+            client.config_set("maxmemory", "500mb")
+            ended = healthy("doctor", "--json")
+        finally:
+            client.config_set("maxmemory", "0")
+            client.config_set("maxmemory-policy", "noeviction")
+    assert (ended.code, troubles(ended)) == (ExitCode.REFUSED, {"broker memory": "FAIL"})
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "amqp://guest:hunter2@127.0.0.1:1//"])
+def test_broker_that_is_away_fails(healthy: Terminal, url: str) -> None:
+    """A broker that does not answer is one failure; the other checks go on."""
+    ended = healthy("doctor", "--json", PUSHFAN_BROKER_URL=url)
+    assert (ended.code, troubles(ended)) == (ExitCode.REFUSED, {"broker": "FAIL"})
+    assert "hunter2" not in healthy.seen
+
+
+def test_broker_that_reaches_nobody_is_a_warning(healthy: Terminal) -> None:
+    """memory:// is for one process."""
+    assert troubles(healthy.ok("doctor", "--json", PUSHFAN_BROKER_URL="memory://")) == {"broker": "WARN"}
+
+
+def test_database_that_is_away_does_not_hide_the_broker(healthy: Terminal) -> None:
+    """Without a database the broker is looked at all the same."""
+    ended = healthy("doctor", "--json", PUSHFAN_DATABASE_URL="postgresql://127.0.0.1:1/x")
+    assert (ended.code, status(ended)) == (
+        ExitCode.REFUSED,
+        {"settings": "OK", "database": "FAIL", "broker": "OK"},
+    )
+
+
+def test_settings_that_are_wrong_end_the_examination(healthy: Terminal) -> None:
+    """All that is wrong with the settings is in the one line there is."""
+    ended = healthy("doctor", "--json", PUSHFAN_NONSENSE="1", PUSHFAN_PAGE_SIZE="x")
+    (finding,) = ended.lines
+    assert (ended.code, finding["check"], finding["status"]) == (ExitCode.REFUSED, "settings", "FAIL")
+    assert "PUSHFAN_NONSENSE" in finding["message"]
+    assert "PUSHFAN_PAGE_SIZE" in finding["message"]
