@@ -86,7 +86,7 @@ CREATE TABLE IF NOT EXISTS pushfan.channel (
     circuit_changed_at      timestamptz NOT NULL DEFAULT now(),
     -- what the secrets were when the circuit opened for them: it closes when they differ
     credential_fingerprint  text,
-    -- answers since credentials or endpoint last changed: may suspects be retired?
+    -- answers in the present window, which begins with other credentials and after each judgement of suspects
     health_since            timestamptz NOT NULL DEFAULT now(),
     accepted                bigint      NOT NULL DEFAULT 0,
     doubted                 bigint      NOT NULL DEFAULT 0,
@@ -133,7 +133,7 @@ CREATE TABLE IF NOT EXISTS pushfan.device (
     CONSTRAINT device_channel_fkey FOREIGN KEY (channel_id) REFERENCES pushfan.channel (id) ON DELETE CASCADE,
     CONSTRAINT device_address_kind_check CHECK (address_kind IN ('token', 'installation_id')),
     CONSTRAINT device_state_check CHECK (state IN ('active', 'suspect', 'retired'))
-);
+) WITH (fillfactor = 80);
 CREATE UNIQUE INDEX IF NOT EXISTS device_token_key
     ON pushfan.device (channel_id, token) WHERE state <> 'retired';
 CREATE UNIQUE INDEX IF NOT EXISTS device_device_key_key
@@ -184,7 +184,7 @@ CREATE TABLE IF NOT EXISTS pushfan.feedback (
     reason      text        NOT NULL,
     token_hash  text        NOT NULL,
     at          timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CONSTRAINT feedback_pkey PRIMARY KEY (xid, id),
+    CONSTRAINT feedback_pkey PRIMARY KEY (app_id, xid, id),
     CONSTRAINT feedback_kind_check CHECK (kind IN ('retired', 'replaced', 'moved'))
 );
 CREATE INDEX IF NOT EXISTS feedback_user_idx ON pushfan.feedback (app_id, user_id);

@@ -390,9 +390,10 @@ def _worker(celery: Celery) -> Iterator[Any]:
             _state.set_default_app(default)
             _state._tls.current_app = current  # noqa: SLF001
             yield worker
-            # The consumer looks up from its queues every two seconds, unless a message comes.
+            # The consumer looks up from its queues every two seconds, unless a message comes; it does so twice.
             state.should_terminate = 0
-            celery.send_task(TASK_PLAN, kwargs={"notification": 0}, queue=QUEUE_PLAN)
+            for _ in range(2):
+                celery.send_task(TASK_PLAN, kwargs={"notification": 0}, queue=QUEUE_PLAN)
     finally:
         signals.setup_logging.disconnect(_leave_logs)
 

@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+import kombu
+from kombu.exceptions import OperationalError
+
 from providers.simulators import Running, launch
 from registry import doctor, schema
 from registry.database import Database
@@ -119,13 +122,13 @@ class Stack:
         return sum(session_cpu_seconds(self.children[name].pid) for name in (URGENT, REST))
 
     def _start(self) -> None:
+        check_servers(self.settings)
         self._tell(
             "starting PostgreSQL, a broker and simulators" if self.wanted.simulators else "starting servers"
         )
         self._start_servers()
         self._interruption.check()
         self._database = Database(self.settings.require_database_url(), application_name="pushfan up")
-        self._database.run(lambda _: None, patience_seconds=_PATIENCE_SECONDS)
         schema.apply(self._database)
         self._tell("starting workers")
         for name in self._names():
@@ -269,6 +272,27 @@ class Stack:
             server.stop()
         self.children, self.simulators, self._servers = {}, {}, {}
         self._tether.close()
+
+
+def check_servers(settings: Settings) -> None:
+    """Raise `DatabaseUnavailable` or kombu's `OperationalError` when a server that the settings name is away."""
+    if settings.database_url is not None:
+        database = Database(settings.database_url)
+        database.run(lambda _: None, patience_seconds=_PATIENCE_SECONDS)
+        database.close()
+    if settings.broker_url is not None:
+        _check_broker(settings.broker_url)
+
+
+def _check_broker(url: str) -> None:
+    connection = kombu.Connection(url, connect_timeout=_PATIENCE_SECONDS)
+    try:
+        connection.ensure_connection(max_retries=1, interval_start=_PATIENCE_SECONDS / 5)
+    except OperationalError as error:
+        text = f"the broker at {connection.hostname}:{connection.port} does not answer: {error}"
+        raise OperationalError(text) from error
+    finally:
+        connection.release()
 
 
 def _port_of(simulator: Running) -> int:

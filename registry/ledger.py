@@ -311,6 +311,7 @@ def count_health(connection: Connection, claim: Claim, *, accepted: int, doubted
         _SQL["count_health"],
         {
             "channel_id": claim.channel_id,
+            "generation": claim.circuit_generation,
             "accepted": accepted,
             "doubted": doubted,
             "chunk_id": claim.chunk_id,

@@ -6,13 +6,13 @@ import os
 import socket
 from typing import Final
 
+from gateway.stack import check_servers
 from registry import apps, doctor, schema
 from registry.database import Database
 from registry.errors import NotFound, RegistryError
 from workers.app import create_bare_app
 from workers.settings import Settings
 
-_PATIENCE_SECONDS: Final = 5.0
 _PING_SECONDS: Final = 1.0
 # Workers say every two seconds that they run, and do not say when they end.
 _SILENT_SECONDS: Final = 6.0
@@ -23,6 +23,7 @@ def check_alone(settings: Settings) -> None:
 
     Their workers would take the demo's work, and the demo's workers theirs, without the credentials for it.
     """
+    check_servers(settings)
     if settings.database_url is not None:
         database = Database(settings.database_url, application_name="pushfan demo")
         try:
@@ -34,7 +35,6 @@ def check_alone(settings: Settings) -> None:
 
 
 def _check_database(database: Database) -> None:
-    database.run(lambda _: None, patience_seconds=_PATIENCE_SECONDS)
     if schema.version(database) is None:
         return
     schema.check(database)

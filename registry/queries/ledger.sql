@@ -157,7 +157,8 @@ FROM pushfan.chunk k WHERE k.id = %(chunk_id)s
 -- Answers of a channel since its credentials last changed: may its suspects be believed dead?
 -- Counted once: not when the chunk is no longer ours or these answers are already recorded.
 UPDATE pushfan.channel c SET accepted = c.accepted + %(accepted)s, doubted = c.doubted + %(doubted)s
-WHERE c.id = %(channel_id)s AND EXISTS (
+-- Nor when they were gathered under other credentials than the present ones.
+WHERE c.id = %(channel_id)s AND c.circuit_generation = %(generation)s AND EXISTS (
     SELECT FROM pushfan.chunk k WHERE k.id = %(chunk_id)s AND k.fence = %(fence)s AND k.result <> %(result)s)
 
 -- name: finish
