@@ -221,9 +221,7 @@ class Pushfan:
     ) -> None:
         """Subscribe a user to a topic or a bucket."""
         target = _target(topic, bucket, scope)
-        self._database.run(
-            lambda connection: subscriptions.subscribe(connection, self._app_id, target, user)
-        )
+        self._database.run(lambda connection: subscriptions.subscribe(connection, self._app_id, target, user))
 
     def unsubscribe(
         self, user: str, *, topic: str | None = None, bucket: str | None = None, scope: str = "app"
@@ -253,9 +251,7 @@ class Pushfan:
     def received(self, user: str | None = None, *, token: str | None = None) -> list[Received]:
         """List the pushes that arrived, in their order; of one user or one token if named."""
         return [
-            push
-            for push in self._phones.pushes
-            if user in (None, push.user) and token in (None, push.token)
+            push for push in self._phones.pushes if user in (None, push.user) and token in (None, push.token)
         ]
 
     def devices(self, user: str) -> list[Device]:
@@ -294,7 +290,8 @@ class Broker:
         """Count the messages that are not done with."""
         done = self._done
         queues = [memory.Channel.queues[name] for name in QUEUES if name in memory.Channel.queues]
-        return sum(queue.unfinished_tasks for queue in queues) - done
+        put: int = sum(queue.unfinished_tasks for queue in queues)
+        return put - done
 
     def clear(self) -> None:
         """Forget our queues: they belong to the transport's class, and would outlive the worker."""

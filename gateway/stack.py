@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -123,9 +124,6 @@ class Stack:
 
     def _start(self) -> None:
         check_servers(self.settings)
-        self._tell(
-            "starting PostgreSQL, a broker and simulators" if self.wanted.simulators else "starting servers"
-        )
         self._start_servers()
         self._interruption.check()
         self._database = Database(self.settings.require_database_url(), application_name="pushfan up")
@@ -137,21 +135,24 @@ class Stack:
 
     def _start_servers(self) -> None:
         """Start all that depend on nothing, side by side. What was started before a failure is ours to stop."""
+        starters = list(self._starters())
+        if starters:
+            self._tell(f"starting {', '.join(name for name, _ in starters)}")
         with ThreadPoolExecutor() as pool:
-            futures = [pool.submit(start) for start in self._starters()]
+            futures = [pool.submit(start) for _, start in starters]
         for future in futures:
             future.result()
         self.simulators = {name: self.simulators[name] for name in self.wanted.simulators}
         urls = {name: server.url for name, server in self._servers.items()}
         self.settings = self.settings.model_copy(update=urls)
 
-    def _starters(self) -> Iterator[Callable[[], None]]:
+    def _starters(self) -> Iterator[tuple[str, Callable[[], None]]]:
         if self.settings.database_url is None:
-            yield self._start_postgres
+            yield "PostgreSQL", self._start_postgres
         if self.settings.broker_url is None:
-            yield self._start_valkey
+            yield "Valkey", self._start_valkey
         for name in self.wanted.simulators:
-            yield lambda name=name: self._start_simulator(name, 0)  # type: ignore[misc]  # bound per name
+            yield f"simulated {name}", partial(self._start_simulator, name, 0)
 
     def _start_postgres(self) -> None:
         is_kept = self.wanted.is_kept

@@ -48,7 +48,9 @@ def run(settings: Settings, *, persist: Path | None = None, simulate: bool = Fal
             with _announced(stack, home):
                 for line in _welcome(stack, persist, is_simulated=simulate):
                     click.echo(line)
-                view.follow(stack, interruption)
+                with contextlib.suppress(Interrupted):
+                    view.follow(stack, interruption)
+            click.echo("stopping: the workers finish what is on its way")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 
 import structlog
 from celery import platforms
+from kombu.exceptions import OperationalError
 
 from events.names import QUEUE_FEEDBACK, QUEUE_INTAKE, QUEUE_PLAN, Lane, deliver_queue
 from registry import schema
@@ -40,6 +42,7 @@ def run(
     configure_logs(settings)
     app = create_app(settings)
     wait_for_schema(settings)
+    warn_of_broker(settings)
     if with_parent:
         platforms.set_pdeathsig("SIGTERM")
     worker = app.Worker(
@@ -55,6 +58,17 @@ def run(
     )
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def warn_of_broker(settings: Settings) -> None:
+    """Log what is wrong with how the broker is set up. One that is away is Celery's to wait for."""
+    from .cli.broker import look_at
+    from .cli.doctor import Status
+
+    with contextlib.suppress(OperationalError):
+        for finding in look_at(settings.require_broker_url()):
+            if finding.status is not Status.OK:
+                log.warning("broker_misconfigured", problem=finding.message, follows=finding.advice)
 
 
 def queues_of(lanes: Sequence[str]) -> list[str]:

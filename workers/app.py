@@ -98,6 +98,7 @@ def _transport(broker_url: str, settings: Settings) -> dict[str, Any]:
     ca_file = str(settings.broker_ca_file) if settings.broker_ca_file else None
     if kind in ("redis", "rediss"):
         return {
+            "broker_transport": "workers.transport:Transport",
             "broker_transport_options": _redis_options(settings),
             "broker_use_ssl": tls_options(kind, ca_file),
             "task_queues": _queues({}),

@@ -1,4 +1,4 @@
-"""Celery's consumer, with one difference: a message that it would only log and drop becomes a dead letter.
+"""Celery's consumer, with one difference: a message that it would drop, or die of, becomes a dead letter.
 
 The consumer runs in the worker's main loop, where a wait for the database would stall everything: the body is
 passed on as a task of our own, which a child stores.
@@ -6,46 +6,103 @@ passed on as a task of our own, which a child stores.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import structlog
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery import Celery
+from celery.exceptions import Ignore, Reject, Retry
 from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.request import Request as CeleryRequest
 
 from events.names import QUEUE_FEEDBACK
 
 from .dead_letters import TASK_DEAD_LETTER, as_text
+from .transport import Channel
 
 log = structlog.get_logger()
+
+# The message is on the queue again, or was meant to end so.
+_NOT_LOST = (Ignore, Reject, Retry, TimeLimitExceeded, WorkerLostError)
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
     """Keeps what cannot be decoded, is no task message, or names a task that does not exist."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        Channel.on_garbage = self.on_garbage
+
+    def on_garbage(self, element: object, error: Exception) -> None:
+        """Keep an element of a queue that is no message at all."""
+        log.error("garbage_on_a_queue", error=repr(error))
+        keep(self.app, element, f"is none: {error!r}")
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
+        """Handle messages as Celery does; one that it cannot handle ends itself, not the worker."""
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def on_task_received(message: Any) -> Any:
+            try:
+                _check_limits(message.headers)
+                return handle(message)
+            except (*self.connection_errors, MemoryError):
+                raise
+            except Exception as error:  # noqa: BLE001  a boundary: whatever garbage raises, the queue goes on
+                keep(self.app, message.body, f"cannot be handled: {error!r}")
+                return message.reject_log_error(log, self.connection_errors)
+
+        return on_task_received
+
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Keep a body that cannot be decoded, then acknowledge it as Celery does."""
-        self._keep(message, f"cannot be decoded: {exc}")
+        keep(self.app, message.body, f"cannot be decoded: {exc}")
         message.ack_log_error(log, self.connection_errors)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Keep a message that is no task."""
-        self._keep(message, "is no task message: a task and an id are missing from its headers")
+        keep(self.app, message.body, "is no task message: a task and an id are missing from its headers")
         super().on_unknown_message(body, message)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Keep a message for a task that does not exist."""
-        self._keep(message, f"names the unknown task {exc}")
+        keep(self.app, message.body, f"names the unknown task {exc}")
         super().on_unknown_task(body, message, exc)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Keep a task message of a wrong form."""
-        self._keep(message, f"is an invalid task message: {exc}")
+        keep(self.app, message.body, f"is an invalid task message: {exc}")
         super().on_invalid_task(body, message, exc)
 
-    def _keep(self, message: Any, error: str) -> None:
-        self.app.send_task(
-            TASK_DEAD_LETTER,
-            kwargs={"kind": "undecodable", "error": f"the message {error}", "body": as_text(message.body)},
-            queue=QUEUE_FEEDBACK,
-            argsrepr="",
-            kwargsrepr="an undecodable message",
-        )
+
+def _check_limits(headers: object) -> None:
+    """Refuse time limits that are none: the pool adds them to the clock, long after the message was taken."""
+    limits = headers.get("timelimit") if isinstance(headers, dict) else None
+    if limits is not None and not (
+        isinstance(limits, (list, tuple))
+        and len(limits) == 2
+        and all(limit is None or isinstance(limit, (int, float)) for limit in limits)
+    ):
+        raise ValueError(f"the time limits {limits!r} are none")
+
+
+class IntakeRequest(CeleryRequest):  # type: ignore[misc]
+    """A message with events. One that cannot even be unpacked, or fails for good, is kept before it is acknowledged."""
+
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
+        """Keep the message unless it is on the queue again."""
+        if not isinstance(exc_info.exception, _NOT_LOST):
+            keep(self.app, self.message.body, f"cannot be taken in: {exc_info.exception!r}")
+        return super().on_failure(exc_info, *args, **kwargs)
+
+
+def keep(app: Celery, body: object, error: str) -> None:
+    """Pass a message's body on, to be stored as a dead letter."""
+    app.send_task(
+        TASK_DEAD_LETTER,
+        kwargs={"kind": "undecodable", "error": f"the message {error}", "body": as_text(body)},
+        queue=QUEUE_FEEDBACK,
+        argsrepr="",
+        kwargsrepr="an undecodable message",
+    )

@@ -207,8 +207,10 @@ def _unknown_names(environ: Mapping[str, str]) -> list[str]:
 
 
 def _hint(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    # Without the prefix, which would make everything look alike.
+    names = [name.removeprefix(PREFIX) for name in known]
+    close = difflib.get_close_matches(key.removeprefix(PREFIX), names, n=1)
+    return f"; did you mean {PREFIX}{close[0]}?" if close else ""
 
 
 def _problem(location: tuple[int | str, ...], message: str) -> str:

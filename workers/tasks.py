@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 def register_tasks(app: Celery, runtime: Runtime) -> None:
     """Give the application its tasks."""
 
-    def register(name: str, run: Callable[..., Any]) -> None:
-        app.task(_guarded(runtime, run), name=name, shared=False)
+    def register(name: str, run: Callable[..., Any], **options: Any) -> None:
+        app.task(_guarded(runtime, run), name=name, shared=False, **options)
 
     register(
         TASK_INTAKE,
         lambda *_, events=None, **__: intake.take_in_message(
             runtime.door, events, message_id=app.current_worker_task.request.id
         ),
+        Request="workers.consumer:IntakeRequest",
     )
     register(
         TASK_PLAN,

@@ -36,6 +36,17 @@ class Kill:
     heir_pid: int | None
     seconds: float
 
+    def as_json(self) -> dict[str, int | float | None]:
+        """Say it to a program."""
+        return {
+            "pid": self.pid,
+            "chunk": self.lease.chunk_id,
+            "positions": self.lease.positions,
+            "unrecorded": self.lease.unrecorded,
+            "heir_pid": self.heir_pid,
+            "taken_over_after_seconds": round(self.seconds, 2),
+        }
+
     def __str__(self) -> str:
         held = (
             f"killed worker process {self.pid} with chunk {self.lease.chunk_id} ({self.lease.positions:,} positions, "
@@ -47,12 +58,15 @@ class Kill:
 
 
 class Hunt:
-    """Looks for a child of one worker that has work in flight."""
+    """Looks for a child of one worker that has work in flight. `then` is called when it has been killed."""
 
-    def __init__(self, database: Database, worker_pid: int, interruption: Interruption) -> None:
+    def __init__(
+        self, database: Database, worker_pid: int, interruption: Interruption, then: Callable[[], None]
+    ) -> None:
         self._database = database
         self._worker_pid = worker_pid
         self._interruption = interruption
+        self._then = then
         self._machine = machine()
 
     def kill_one(self, is_over: Callable[[], bool]) -> Kill | None:
@@ -82,6 +96,7 @@ class Hunt:
     def _kill(self, pid: int, held: Lease) -> Kill:
         os.kill(pid, signal.SIGKILL)
         killed_at = time.monotonic()
+        self._then()
         while (seconds := time.monotonic() - killed_at) < _TAKEOVER_SECONDS:
             now = next((lease for lease in self._leases() if lease.chunk_id == held.chunk_id), None)
             if now is not None and now.fence > held.fence:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Final
 
 from events import BucketWrite, Change, DirectPush, Message, TopicMessage
@@ -27,7 +28,7 @@ from .post import Post
 from .stage import Stage
 from .world import TOPIC, Fate, Wave
 
-_PROBES: Final = 40
+_FEWEST_PROBES, _MOST_PROBES, _USERS_OF_A_PROBE = 10, 40, 20
 _PROBE_REST_SECONDS: Final = 0.05
 _USERS_AT_ONCE: Final = 20
 _KILLS_TRIED: Final = 5
@@ -41,10 +42,11 @@ _NUDGED: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
-    """What it took: how long deliveries were open, what the workers spent, and who was killed."""
+    """What it took: how long deliveries were open, what the workers spent, who was to be killed and was."""
 
     seconds: float
     worker_cpu_seconds: float
+    kills_worker: bool
     kill: Kill | None
 
 
@@ -73,7 +75,12 @@ class Play:
         kill = self._broadcast(kills_worker=kills_worker)
         spent = self._stack.worker_cpu_seconds() - started
         self._await_retired()
-        return Played(seconds=self._post.open_seconds, worker_cpu_seconds=spent, kill=kill)
+        return Played(
+            seconds=self._post.open_seconds,
+            worker_cpu_seconds=spent,
+            kills_worker=kills_worker,
+            kill=kill,
+        )
 
     def _hello(self) -> None:
         began = time.time()
@@ -131,7 +138,12 @@ class Play:
 
     def _kill_worker(self) -> Kill | None:
         """Kill one that holds something; a broadcast that is over too soon is followed by another."""
-        hunt = Hunt(self._stage.database, self._stack.broadcaster.pid, self._interruption)
+        hunt = Hunt(
+            self._stage.database,
+            self._stack.broadcaster.pid,
+            self._interruption,
+            then=lambda: self._stage.slow_down(0),
+        )
         for number in range(1, _KILLS_TRIED + 1):
             kill = hunt.kill_one(lambda: self._post.has_ended(Wave.BROADCAST))
             if kill is not None:
@@ -142,8 +154,9 @@ class Play:
         return None
 
     def _probe(self, wave: Wave) -> None:
-        users = [self._untroubled[number % len(self._untroubled)] for number in range(_PROBES)]
-        self._post.probe(wave, users, rest_seconds=_PROBE_REST_SECONDS)
+        number = min(_MOST_PROBES, max(_FEWEST_PROBES, len(self._world.users) // _USERS_OF_A_PROBE))
+        users = islice(cycle(self._untroubled), number)
+        self._post.probe(wave, list(users), rest_seconds=_PROBE_REST_SECONDS)
 
     def _await_retired(self) -> None:
         """Wait for what providers say later. A doubted token is given up after further acceptances of others."""

@@ -28,6 +28,8 @@ def reckon(stage: Stage, post: Post, played: Played) -> Report:
     found = reconcile(_expected(stage, post), ledger, _received(stage))
     outcomes, bound = count_outcomes(ledger), sum(one.unsure for one in post.found.values())
     problems = _contradictions(post, outcomes)
+    if played.kills_worker and played.kill is None:
+        problems.append("no worker process was caught with pushes on their way: none was killed")
     examples = [*found.lost_examples, *(found.duplicate_examples if found.duplicates > bound else ())]
     return Report(
         events=sorted({one.kind for one in post.found.values()}),

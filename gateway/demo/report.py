@@ -51,7 +51,8 @@ class Report:
         return not self.lost and is_bounded and self.measured == self.planned and self.is_consistent
 
     def as_json(self) -> dict[str, Any]:
-        """Return the object of `--json`."""
+        """Return the object of `--json`; `killed` is there only after a kill."""
+        killed = {} if self.kill is None else {"killed": self.kill.as_json()}
         return {
             "events": list(self.events),
             "providers": list(self.providers),
@@ -67,6 +68,7 @@ class Report:
             "seconds": round(self.seconds, 2),
             "deliveries_per_second": round(self.deliveries_per_second, 1),
             "latency_ms": dict(self.latencies_ms),
+            **killed,
         }
 
     def as_lines(self) -> Iterator[str]:

@@ -201,14 +201,17 @@ SELECT DISTINCT k.owner FROM pushfan.chunk k
 WHERE k.published_at IS NOT NULL AND k.lease_until > clock_timestamp() AND starts_with(k.owner, %(prefix)s)
 
 -- name: release_dead
--- Processes that certainly no longer exist lose their leases at once; what they had issued stays unsure.
+-- Processes that certainly no longer exist lose their leases at once; what they had issued stays unsure. Their chunks
+-- come first, or in a long broadcast they would wait behind everything that is planned.
 WITH held AS (
     SELECT k.id FROM pushfan.chunk k
     WHERE k.published_at IS NOT NULL AND k.owner = ANY (%(owners)s) AND k.lease_until > clock_timestamp()
     ORDER BY k.id FOR UPDATE SKIP LOCKED
 )
 UPDATE pushfan.chunk k
-SET lease_until = NULL, published_at = NULL, publications = 0, ready_at = clock_timestamp()
+SET lease_until = NULL, published_at = NULL, publications = 0, ready_at = least(clock_timestamp(), (
+        SELECT min(o.ready_at) FROM pushfan.chunk o WHERE o.channel_id = k.channel_id AND o.lane = k.lane
+    )) - interval '1 millisecond'
 FROM held WHERE k.id = held.id
 RETURNING k.id AS chunk_id, k.owner, k.channel_id
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -54,10 +55,7 @@ def test_of_many_simultaneous_claims_one_succeeds(scene: Scene, connect: Connect
                 is not None
             )
 
-    results = [
-        in_background(lambda connection=connect(), n=n: claim(connection, f"owner-{n}"))  # type: ignore[misc]  # defaults bind the loop's values
-        for n in range(5)
-    ]
+    results = [in_background(partial(claim, connect(), f"owner-{n}")) for n in range(5)]
     assert sorted(result() for result in results) == [False, False, False, False, True]
     assert scene.chunks()[0]["fence"] == 1
 
@@ -80,10 +78,7 @@ def test_slots_limit_holds_with_simultaneous_claims(scene: Scene, connect: Conne
                 is not None
             )
 
-    results = [
-        in_background(lambda connection=connect(), chunk_id=chunk_id: claim(connection, chunk_id))  # type: ignore[misc]  # defaults bind the loop's values
-        for chunk_id in scene.chunk_ids()
-    ]
+    results = [in_background(partial(claim, connect(), chunk_id)) for chunk_id in scene.chunk_ids()]
     assert sum(result() for result in results) == 2
 
 

@@ -22,8 +22,8 @@ class Killed(BaseException):
 class Vendor:
     """What the vendor's side sees and says. Every push is accepted unless its token has a script.
 
-    `answers` are used up one by one, the last one stays. `on_submit` and `on_poll` run before anything else and
-    may raise. `held` pushes are received and not answered until `release`.
+    `answers` are used up one by one, the last one stays. `on_prepare`, `on_submit` and `on_poll` run before
+    anything else and may raise.
     """
 
     answers: dict[str, list[Outcome | SendError]] = field(default_factory=dict)
@@ -35,6 +35,7 @@ class Vendor:
     makes_tags: bool = False
     is_provisional: bool = False
     answers_at_once: int = 1_000_000
+    on_prepare: Callable[[], None] = lambda: None
     on_submit: Callable[[Push], None] = lambda _push: None
     on_poll: Callable[[float], None] = lambda _seconds: None
     receipts: dict[str, Outcome | None] = field(default_factory=dict)
@@ -84,6 +85,7 @@ class FakeClient:
 
     def prepare(self, pushes: Sequence[Push]) -> list[Batch]:
         """Bundle pushes, each with those of the same tag, and give new requests a tag."""
+        self._vendor.on_prepare()
         groups: dict[str | None, list[Push]] = defaultdict(list)
         for push in pushes:
             groups[push.request_tag].append(push)
@@ -147,6 +149,3 @@ class Notes(Announcer):
     def kwargs(self, name: str) -> list[dict[str, Any]]:
         """List the arguments of the announced tasks of one name."""
         return [task["kwargs"] for task in self.tasks if task["name"] == name]
-
-
-

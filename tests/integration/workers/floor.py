@@ -83,7 +83,9 @@ class Floor:
             ledger.move_due_retries(self.scene.connection, chunk_size=self.settings.chunk_size)
             self.deliver_all()
             self.scene.assert_conserved()
-        raise AssertionError(f"not finished: {notifications.progress(self.scene.connection, notification_id)}")
+        raise AssertionError(
+            f"not finished: {notifications.progress(self.scene.connection, notification_id)}"
+        )
 
     def dispatcher(self) -> Dispatcher:
         """Make the dispatcher that runs beside this worker."""
@@ -120,9 +122,7 @@ class Floor:
 
 def build_floor(scene: Scene, home: Path, **settings: object) -> Floor:
     """Make a worker on a scene's database."""
-    loaded = load_settings(
-        {}, database_url=scene.database.url, broker_url="memory://", home=home, **settings
-    )
+    loaded = load_settings({}, database_url=scene.database.url, broker_url="memory://", home=home, **settings)
     floor = Floor(scene=scene, settings=loaded, notes=Notes(create_bare_app(loaded)))
     floor.write_secret("the first secret")
     return floor

@@ -1,6 +1,7 @@
 """The deliver loop on real PostgreSQL, with a vendor that answers as told."""
 
 import dataclasses
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -57,7 +58,9 @@ def test_all_accepted(floor: Floor, scene: Scene) -> None:
     assert scene.chunks() == []
     found = scene.find(notification_id)
     assert (found.state, found.outcomes[FinalOutcome.ACCEPTED]) == ("finished", 250)
-    rows = scene.run("SELECT DISTINCT attempts, reason, provider_id IS NULL AS is_anonymous FROM pushfan.delivery")
+    rows = scene.run(
+        "SELECT DISTINCT attempts, reason, provider_id IS NULL AS is_anonymous FROM pushfan.delivery"
+    )
     assert rows == [{"attempts": 1, "reason": None, "is_anonymous": False}]
     assert floor.channel().accepted == 250
     scene.assert_conserved()
@@ -135,14 +138,17 @@ def test_token_registered_after_its_invalidation_is_kept(floor: Floor, scene: Sc
     gone = datetime.now(UTC) - timedelta(hours=1)
     floor.vendor.answer(token(floor, 0), Unregistered(reason="Unregistered", invalidated_at=gone))
     floor.deliver(the_chunk(scene))
-    assert scene.deliveries()[scene.run("SELECT min(id) AS id FROM pushfan.device")[0]["id"]] == "unregistered"
+    assert (
+        scene.deliveries()[scene.run("SELECT min(id) AS id FROM pushfan.device")[0]["id"]] == "unregistered"
+    )
     assert floor.device_states() == {"active": 2}
 
 
 def test_token_replaced_while_it_was_sent_to_is_kept(floor: Floor, scene: Scene) -> None:
-    """An answer about a token does not retire the device that has another one by now."""
+    """An answer about a token does not retire the device that has another one by now, whenever the vendor says."""
     scene.broadcast(1)
-    floor.vendor.answer(token(floor, 0), Unregistered(reason="Unregistered"))
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    floor.vendor.answer(token(floor, 0), Unregistered(reason="Unregistered", invalidated_at=ahead))
     call = devices.Install(
         channel_id=scene.channel.id,
         user_id="u0000",
@@ -227,7 +233,9 @@ def test_cancelled_in_the_middle_stops_what_is_not_out(floor: Floor, scene: Scen
     """Sub-batches after the flag are not sent; what is out is recorded as it was answered."""
     notification_id = scene.broadcast(10 * SUB_BATCH, chunk_size=10 * SUB_BATCH)
     floor.vendor.on_submit = lambda push: (
-        None if push.position != SUB_BATCH else (notifications.cancel(scene.connection, notification_id), None)[1]
+        None
+        if push.position != SUB_BATCH
+        else (notifications.cancel(scene.connection, notification_id), None)[1]
     )
     counts = floor.deliver(the_chunk(scene))
     assert counts is not None
@@ -416,6 +424,25 @@ def test_zombie_stops_sending_when_its_chunk_was_taken(floor: Floor, scene: Scen
     assert len(floor.vendor.received) <= 2 * SUB_BATCH
     assert all(code == 0 for code in scene.chunks()[0]["result"][2 * SUB_BATCH :])
     scene.assert_conserved()
+    scene.finish(taken[0])
+    scene.assert_conserved()
+
+
+def test_zombie_that_slept_right_after_its_claim_sends_nothing(floor: Floor, scene: Scene) -> None:
+    """The first sub-batch was issued with the claim: only the process's own clock tells that this is long ago."""
+    scene.broadcast(50)
+    chunk_id = the_chunk(scene)
+    taken: list[ledger.Claim] = []
+
+    def sleep_past_the_lease() -> None:
+        deadline = time.monotonic() + 20
+        while not taken and time.monotonic() < deadline:
+            taken.extend(filter(None, [scene.claim(chunk_id, owner="new", first=0)]))
+
+    floor.vendor.on_prepare = sleep_past_the_lease
+    short = floor.settings.model_copy(update={"lease_seconds": 0.3})
+    floor.deliver(chunk_id, tools=floor.tools(settings=short))
+    assert floor.vendor.received == []
     scene.finish(taken[0])
     scene.assert_conserved()
 
@@ -655,9 +682,7 @@ def test_connection_cut_in_the_middle_of_a_flush_loses_nothing(floor: Floor, sce
 
 
 @pytest.mark.parametrize("number", range(6))
-def test_lost_reply_to_any_commit_repeats_and_loses_nothing(
-    floor: Floor, scene: Scene, number: int
-) -> None:
+def test_lost_reply_to_any_commit_repeats_and_loses_nothing(floor: Floor, scene: Scene, number: int) -> None:
     """A transaction that was committed although its connection broke is recognised when it is done again."""
     count = 3 * SUB_BATCH
     notification_id = scene.broadcast(count)

@@ -12,7 +12,7 @@ from gateway.local import start_valkey
 from registry import ledger
 from registry.channels import Circuit
 from registry.ledger import FinalOutcome
-from tests.integration.ledger.scene import LEASE, Scene, in_background, news, wait
+from tests.integration.ledger.scene import LEASE, Scene, news, wait
 from tests.integration.workers.floor import Floor, build_floor
 from workers import processes
 from workers.announce import Announcer
@@ -158,9 +158,7 @@ def test_dispatcher_outlives_a_database_that_goes_away(floor: Floor, scene: Scen
     assert len(floor.notes.kwargs("pushfan.deliver")) == 1
 
 
-def test_broker_that_goes_away_is_no_error(
-    scene: Scene, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_broker_that_goes_away_is_no_error(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Announcing is a hint: a broker that ends in the middle must not end who announces."""
     directory = tmp_path_factory.mktemp("broker")
     with start_valkey(directory, temporary=True) as broker:
@@ -174,5 +172,4 @@ def test_broker_that_goes_away_is_no_error(
         ]
         announcer.chunks(chunks)
     announcer.chunks(chunks)
-    in_background(lambda: announcer.plans([1, 2, 3]))()
     app.close()

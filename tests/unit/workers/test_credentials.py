@@ -14,7 +14,8 @@ def store(tmp_path: Path) -> CredentialStore:
     (tmp_path / "credentials" / "ios.p8").write_bytes(b"the key")
     (tmp_path / "outside").write_text("not yours")
     return CredentialStore(
-        tmp_path / "credentials", {"PUSHFAN_SECRET_JPUSH": "master", "PATH": "/bin", "PUSHFAN_SECRET_EMPTY": ""}
+        tmp_path / "credentials",
+        {"PUSHFAN_SECRET_JPUSH": "master", "PATH": "/bin", "PUSHFAN_SECRET_EMPTY": ""},
     )
 
 

@@ -221,11 +221,12 @@ OUTCOMES = st.one_of(
     draw=st.floats(0, 1),
 )
 def test_every_outcome_has_a_decision_that_comes_in_time(
+    *,
     outcome: Outcome | SendError,
     number: int,
     left: timedelta,
-    is_repeatable: bool,  # noqa: FBT001  a parameter
-    is_only: bool,  # noqa: FBT001  a parameter
+    is_repeatable: bool,
+    is_only: bool,
     draw: float,
 ) -> None:
     """The function is total, and nothing is put off beyond its expiry."""

@@ -61,9 +61,7 @@ def test_timers_must_nest(changed: str, value: str) -> None:
 
 def test_all_timers_out_of_order_are_named() -> None:
     """Two wrong steps are two problems."""
-    found = problems(
-        {"PUSHFAN_TASK_SOFT_LIMIT_SECONDS": "10", "PUSHFAN_VISIBILITY_TIMEOUT_SECONDS": "20"}
-    )
+    found = problems({"PUSHFAN_TASK_SOFT_LIMIT_SECONDS": "10", "PUSHFAN_VISIBILITY_TIMEOUT_SECONDS": "20"})
     assert len(found) == 2
 
 
