@@ -378,6 +378,8 @@ def _worker(celery: Celery) -> Iterator[Any]:
 
     test_worker_started.connect(begin_thread, sender=celery)
     signals.setup_logging.disconnect(set_up_logs)
+    # Other applications' handlers are not asked either: this worker's start is none of their business.
+    others, signals.setup_logging.receivers = signals.setup_logging.receivers, []
     signals.setup_logging.connect(_leave_logs)
     default, current = _state.default_app, _state._tls.current_app  # noqa: SLF001  celery's own test tools do this
     try:
@@ -392,7 +394,7 @@ def _worker(celery: Celery) -> Iterator[Any]:
             for _ in range(2):
                 celery.send_task(TASK_PLAN, kwargs={"notification": 0}, queue=QUEUE_PLAN)
     finally:
-        signals.setup_logging.disconnect(_leave_logs)
+        signals.setup_logging.receivers = others
 
 
 def _leave_logs(**_: object) -> None:

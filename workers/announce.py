@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,13 +24,18 @@ from registry.ledger import Published
 log = structlog.get_logger()
 
 _BATCH = 100
+_REST_SECONDS = 3.0
 
 
 class Announcer:
-    """Publishes tasks. Never raises for a broker that is away: the dispatcher announces the same work again."""
+    """Publishes tasks. Never raises for a broker that is away: the dispatcher announces the same work again.
+
+    After a failure it announces nothing for a moment, or each chunk that a process ends would wait for the broker.
+    """
 
     def __init__(self, app: Celery) -> None:
         self._app = app
+        self._rests_until = 0.0
 
     def chunks(self, published: Sequence[Published]) -> None:
         """Announce chunks, each to the queue of its lane."""
@@ -64,7 +70,7 @@ class Announcer:
         )
 
     def _send(self, tasks: list[dict[str, Any]]) -> None:
-        if not tasks:
+        if not tasks or time.monotonic() < self._rests_until:
             return
         try:
             # kombu pipelines a batch on Redis and publishes one by one elsewhere.
@@ -72,6 +78,7 @@ class Announcer:
                 for task in tasks:
                     self._app.send_task(producer=producer, retry=False, argsrepr="", **task)
         except (OperationalError, KombuError, OSError, TimeoutError) as error:
+            self._rests_until = time.monotonic() + _REST_SECONDS
             log.warning("announcement_failed", tasks=len(tasks), error=str(error))
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid5
@@ -104,7 +105,8 @@ def deliver(tools: Tools, *, chunk_id: int, channel_id: int) -> Counter[str] | N
         receipt_delay=timedelta(seconds=tools.settings.receipt_delay_seconds),
     )
     if claim.strikes > _STRIKES:
-        recorder.divide(_POISON)
+        with suppress(LeaseLost):
+            recorder.divide(_POISON)
     else:
         Delivery(tools, client, recorder, sub_batch=first).run()
     tools.announce(recorder.published)

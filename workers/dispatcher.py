@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
+import psycopg
 import structlog
 
 from providers.outcome import CredentialsRejected
@@ -88,7 +89,7 @@ class Dispatcher:
         while not stop.is_set():
             try:
                 is_busy = self.tick()
-            except DatabaseUnavailable as error:
+            except (DatabaseUnavailable, psycopg.Error) as error:
                 log.warning("dispatcher_waits", error=str(error))
                 is_busy = False
             if not is_busy:

@@ -131,11 +131,21 @@ def test_answers_that_do_not_exist_are_refused(pushfan: "Pushfan") -> None:
         pushfan.answer("token", "unregisterd")
 
 
-def test_own_celery_application_and_logging_stay(pushfan: "Pushfan") -> None:
+@pytest.fixture
+def own_handlers() -> list[logging.Handler]:
+    """Give the handlers that the backend's logging has before Pushfan starts."""
+    return list(logging.getLogger().handlers)
+
+
+def test_own_celery_application_and_logging_stay(
+    own_handlers: list[logging.Handler], pushfan: "Pushfan"
+) -> None:
     """A backend's current application and its log handlers are its own while Pushfan runs beside it."""
     mine = Celery("mine", broker="memory://")
     assert current_app._get_current_object() is mine
-    assert not [handler for handler in logging.getLogger().handlers if type(handler) is logging.StreamHandler]
+    assert set(own_handlers) <= set(logging.getLogger().handlers)
+    added = {type(handler) for handler in logging.getLogger().handlers if handler not in own_handlers}
+    assert logging.StreamHandler not in added
     pushfan.install("u7")
     ship_order("812", pushfan.publisher)
     pushfan.wait()
