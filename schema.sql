@@ -288,6 +288,8 @@ CREATE TABLE IF NOT EXISTS pushfan.chunk (
     request_tags      text[],
     -- the last instant at which any of the positions may still be sent
     expires_at        timestamptz NOT NULL,
+    -- its place among the others of its channel and lane; a chunk that was begun goes a little ahead of it
+    queued_at         timestamptz NOT NULL DEFAULT now(),
     ready_at          timestamptz NOT NULL DEFAULT now(),
     published_at      timestamptz,
     -- since the last claim; each waits twice as long for the next

@@ -91,7 +91,7 @@ class Database:
             result: T = attempts(self._once, work)
             return result
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            if not is_transient(error):
+            if not (is_transient(error) or isinstance(error, psycopg.errors.QueryCanceled)):
                 raise
             raise DatabaseUnavailable(
                 f"PostgreSQL at {self.address} does not answer: {_first_line(error)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 
@@ -18,6 +19,8 @@ from .deliver import Tools, stop_channel
 log = structlog.get_logger()
 
 _POLLS_AT_ONCE = 20
+# A poller gives way after this long; the dispatcher sends for it again.
+_PATIENCE_SECONDS = 20.0
 _PUT_OFF = timedelta(seconds=30)
 # Six times, each twice as long after the last: a vendor that still does not know then never will.
 _MOST_POLLS = 6
@@ -45,26 +48,34 @@ def judge_suspects(tools: Tools, channel_id: int) -> dict[str, int]:
 
 def poll_receipts(tools: Tools, channel_id: int) -> dict[str, int]:
     """Ask what became of provisional acceptances, and retire the tokens that the vendor does not know."""
+    counts = {"asked": 0, "retired": 0}
+    started_at = time.monotonic()
+    while not tools.is_stopping() and time.monotonic() - started_at < _PATIENCE_SECONDS:
+        polls = _take_due(tools, channel_id)
+        for poll in polls:
+            try:
+                client = tools.clients.get(channel_id).client
+                answers = client.poll_receipts(poll.message_id, poll.tokens, poll.loaded_at)
+            except CredentialsRejected as error:
+                stop_channel(tools, channel_id, error.reason, generation=None)
+                return counts
+            except SendError as error:
+                log.warning("receipts_unavailable", channel=channel_id, reason=error.reason)
+                return counts
+            counts["asked"] += 1
+            counts["retired"] += _record(tools, poll, answers)
+        if len(polls) < _POLLS_AT_ONCE:
+            break
+    return counts
+
+
+def _take_due(tools: Tools, channel_id: int) -> list[Poll]:
     first_delay = timedelta(seconds=tools.settings.receipt_delay_seconds)
-    polls = tools.database.run(
+    return tools.database.run(
         lambda connection: receipts.take_due(
             connection, channel_id, limit=_POLLS_AT_ONCE, put_off=_PUT_OFF, first_delay=first_delay
         )
     )
-    counts = {"asked": 0, "retired": 0}
-    for poll in polls:
-        try:
-            client = tools.clients.get(channel_id).client
-            answers = client.poll_receipts(poll.message_id, poll.tokens, poll.loaded_at)
-        except CredentialsRejected as error:
-            stop_channel(tools, channel_id, error.reason, generation=None)
-            break
-        except SendError as error:
-            log.warning("receipts_unavailable", channel=channel_id, reason=error.reason)
-            break
-        counts["asked"] += 1
-        counts["retired"] += _record(tools, poll, answers)
-    return counts
 
 
 def _record(tools: Tools, poll: Poll, answers: Mapping[str, Outcome | None]) -> int:

@@ -86,7 +86,7 @@ class Supervision(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has 
 
     def _spawn(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "workers.dispatch", json.dumps(asdict(self._node))],
+            [sys.executable, "-P", "-m", "workers.dispatch", json.dumps(asdict(self._node))],
             env=os.environ | as_environ(self._runtime.settings),
             stdin=subprocess.DEVNULL,
         )

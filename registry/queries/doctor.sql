@@ -10,7 +10,7 @@ ORDER BY w.name
 -- Chunks that may be sent now, by lane and whether their channel is stopped, with the age of the oldest.
 SELECT k.lane, c.circuit = 'open' AS is_stopped, count(*)::bigint AS chunks,
        sum(cardinality(k.device_ids))::bigint AS positions,
-       greatest(extract(epoch FROM clock_timestamp() - min(k.ready_at)), 0)::double precision AS oldest_seconds
+       greatest(extract(epoch FROM clock_timestamp() - min(k.queued_at)), 0)::double precision AS oldest_seconds
 FROM pushfan.chunk k JOIN pushfan.channel c ON c.id = k.channel_id
 GROUP BY k.lane, c.circuit = 'open'
 ORDER BY k.lane, c.circuit = 'open'

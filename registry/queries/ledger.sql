@@ -50,7 +50,8 @@ SELECT c.id FROM pushfan.channel c WHERE c.id = %(channel_id)s FOR NO KEY UPDATE
 
 -- name: claim
 -- Take the right to work on a chunk. Reads what the last owner left from the locked row, never from the
--- statement's older snapshot, and says at once how many positions go to the send engine first.
+-- statement's older snapshot, and says at once how many positions go to the send engine first. A chunk that was
+-- begun comes before the others when its lease ends, however long the backlog.
 WITH held AS (
     SELECT k.id, k.issued FROM pushfan.chunk k
     WHERE k.id = %(chunk_id)s AND (k.lease_until IS NULL OR k.lease_until < clock_timestamp())
@@ -58,7 +59,7 @@ WITH held AS (
 )
 UPDATE pushfan.chunk k
 SET fence = k.fence + 1, owner = %(owner)s, strikes = k.strikes + 1, publications = 0, published_at = now(),
-    lease_until = clock_timestamp() + %(lease)s, ready_at = clock_timestamp() + %(lease)s,
+    lease_until = clock_timestamp() + %(lease)s, ready_at = k.queued_at - interval '1 millisecond',
     issued = greatest(k.issued, least(%(first)s, cardinality(k.device_ids)))
 FROM held, pushfan.channel c
 WHERE k.id = held.id AND c.id = k.channel_id
@@ -191,7 +192,8 @@ WHERE n.id = locked.id AND s.id = n.id
 -- name: release
 -- Give a chunk back: nothing of it is in flight.
 UPDATE pushfan.chunk k
-SET owner = NULL, lease_until = NULL, published_at = NULL, publications = 0, ready_at = clock_timestamp(), strikes = 0,
+SET owner = NULL, lease_until = NULL, published_at = NULL, publications = 0,
+    ready_at = k.queued_at - interval '1 millisecond', strikes = 0,
     issued = %(issued)s
 WHERE k.id = %(chunk_id)s AND k.fence = %(fence)s
 
@@ -209,9 +211,7 @@ WITH held AS (
     ORDER BY k.id FOR UPDATE SKIP LOCKED
 )
 UPDATE pushfan.chunk k
-SET lease_until = NULL, published_at = NULL, publications = 0, ready_at = least(clock_timestamp(), (
-        SELECT min(o.ready_at) FROM pushfan.chunk o WHERE o.channel_id = k.channel_id AND o.lane = k.lane
-    )) - interval '1 millisecond'
+SET lease_until = NULL, published_at = NULL, publications = 0, ready_at = k.queued_at - interval '1 millisecond'
 FROM held WHERE k.id = held.id
 RETURNING k.id AS chunk_id, k.owner, k.channel_id
 

@@ -211,7 +211,7 @@ SELECT v.id AS device_id, v.user_id, v.device_key, c.name AS channel, c.provider
        CASE WHEN k.lease_until > clock_timestamp() AND p.position < k.issued THEN 'sending' ELSE 'planned' END AS state,
        k.attempts[CASE cardinality(k.attempts) WHEN 1 THEN 1 ELSE p.position + 1 END] AS attempts,
        CASE WHEN c.circuit = 'open' THEN 'the channel is stopped: ' || c.circuit_reason END AS reason,
-       NULL AS provider_id, k.ready_at AS at, k.earlier -> p.position AS earlier
+       NULL AS provider_id, k.queued_at AS at, k.earlier -> p.position AS earlier
 FROM pushfan.chunk k
 CROSS JOIN LATERAL generate_series(0, cardinality(k.device_ids) - 1) AS p (position)
 JOIN pushfan.device v ON v.id = k.device_ids[p.position + 1]

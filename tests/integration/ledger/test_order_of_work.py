@@ -17,6 +17,17 @@ def test_chunk_of_a_dead_worker_comes_before_everything_that_waits(scene: Scene)
     assert again.chunk_id == first.chunk_id
 
 
+def test_chunk_whose_lease_ended_comes_before_everything_that_waits(scene: Scene) -> None:
+    """A machine that is gone releases nothing: its chunks keep their place and are taken over first."""
+    scene.broadcast(5, chunk_size=1)
+    scene.set_slots(1)
+    (first,) = ledger.dispatch(scene.connection)
+    scene.claimed(first.chunk_id, owner="gone/1/1")
+    scene.run("UPDATE pushfan.chunk SET lease_until = now() - interval '1 ms' WHERE owner IS NOT NULL")
+    (again,) = ledger.dispatch(scene.connection)
+    assert again.chunk_id == first.chunk_id
+
+
 @pytest.mark.parametrize("statement", ["plan_direct", "plan_page"])
 def test_devices_of_a_recipient_are_looked_up_by_index_without_statistics(
     scene: Scene, statement: str
