@@ -84,7 +84,7 @@ class Broker:
         self._idle: list[_Line] = []
         self._lock = threading.Lock()
         self._process_id = os.getpid()
-        self.name = _without_secrets(url)
+        self.name = without_secrets(url)
 
     def send(self, tasks: Sequence[Task]) -> None:
         """Put the tasks on the intake queue, in order.
@@ -259,13 +259,13 @@ def _check_url(url: str) -> str:
     return parts.scheme
 
 
-def _without_secrets(url: str) -> str:
+def without_secrets(url: str) -> str:
     """Name the broker by scheme, host and path alone: user, password and options may be secret."""
     brokers = re.split(r";(?=[a-z+]+://)", url)  # kombu takes several
-    return ";".join(map(_without_secrets_of_one, brokers))
+    return ";".join(map(_one_without_secrets, brokers))
 
 
-def _without_secrets_of_one(url: str) -> str:
+def _one_without_secrets(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     address, *options = re.split("[?#]", rest, maxsplit=1)
     if options and "@" in options[0]:  # perhaps a password with a question mark: nothing can be told apart

@@ -122,6 +122,11 @@ class Stack:
         """Add up what the workers have spent so far: parents, children, dispatchers."""
         return sum(session_cpu_seconds(self.children[name].pid) for name in (URGENT, REST))
 
+    @property
+    def has_own_database(self) -> bool:
+        """The database is ours to start and stop, not one that was named."""
+        return "database_url" in self._servers
+
     def _start(self) -> None:
         check_servers(self.settings)
         self._start_servers()

@@ -12,6 +12,7 @@ from typing import Final
 
 import click
 
+from events.broker import without_secrets
 from workers.settings import Settings
 
 from . import simulated, view
@@ -99,9 +100,11 @@ def _welcome(stack: Stack, persist: Path | None, *, is_simulated: bool) -> Itera
     for name, simulator in stack.simulators.items():
         yield f"{name:<12}{simulator.url}   simulated; steer it at {simulator.info['control_url']}"
     yield f"logs        {stack.wanted.logs}"
-    yield "data        " + (
-        f"stays in {persist.resolve()}" if persist else "is gone when this ends (--persist DIR keeps it)"
-    )
+    yield f"broker      {without_secrets(stack.settings.require_broker_url())}"
+    if stack.has_own_database:
+        yield "data        " + (
+            f"stays in {persist.resolve()}" if persist else "is gone when this ends (--persist DIR keeps it)"
+        )
     yield ""
     yield f"In another terminal{_where(stack.settings.home)}, try:"
     if is_simulated:

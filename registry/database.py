@@ -18,7 +18,7 @@ import psycopg
 from psycopg.rows import DictRow, dict_row
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from .errors import DatabaseUnavailable
+from .errors import Busy, DatabaseUnavailable
 
 Connection = psycopg.Connection[DictRow]
 T = TypeVar("T")
@@ -38,7 +38,7 @@ _TRANSIENT = (
 
 def is_transient(error: BaseException) -> bool:
     """Tell whether the same work may succeed when it is run again."""
-    if isinstance(error, psycopg.errors.QueryCanceled):
+    if isinstance(error, (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)):
         return False
     return isinstance(error, _TRANSIENT)
 
@@ -79,7 +79,7 @@ class Database:
         """Run `work(connection)` in one transaction, again if the connection breaks, for `patience_seconds`.
 
         The work must be one that may run twice: a lost reply to COMMIT looks like a failure.
-        Raises `DatabaseUnavailable` when patience ends.
+        Raises `DatabaseUnavailable` when patience ends, `Busy` when a lock is not to be had in time.
         """
         attempts = Retrying(
             retry=retry_if_exception(is_transient),
@@ -90,6 +90,10 @@ class Database:
         try:
             result: T = attempts(self._once, work)
             return result
+        except psycopg.errors.LockNotAvailable as error:
+            raise Busy(
+                f"another transaction at {self.address} holds what is needed: {_first_line(error)}"
+            ) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             if not (is_transient(error) or isinstance(error, psycopg.errors.QueryCanceled)):
                 raise

@@ -2,6 +2,7 @@
 
 RegistryError
 ├── DatabaseUnavailable   no connection within the patience given
+├── Busy                  another transaction holds what is needed
 ├── SchemaMismatch        the database is not of this version of Pushfan
 ├── NotFound              an app, channel, device or notification that is not there
 ├── AlreadyExists         a name that is taken
@@ -17,6 +18,10 @@ class RegistryError(Exception):
 
 class DatabaseUnavailable(RegistryError):
     """PostgreSQL does not answer: check PUSHFAN_DATABASE_URL and that the server runs."""
+
+
+class Busy(RegistryError):
+    """Another transaction that is still open holds what is needed: try again."""
 
 
 class SchemaMismatch(RegistryError):

@@ -192,7 +192,8 @@ def claim(
     with connection.pipeline():
         connection.execute(_SQL["lock_channel"], {"channel_id": channel_id})
         claimed = connection.execute(
-            _SQL["claim"], {"chunk_id": chunk_id, "owner": owner, "lease": lease, "first": first}
+            _SQL["claim"],
+            {"chunk_id": chunk_id, "channel_id": channel_id, "owner": owner, "lease": lease, "first": first},
         )
         contents = connection.execute(_SQL["load_contents"], {"chunk_id": chunk_id})
         addresses = connection.execute(_SQL["load_first_addresses"], {"chunk_id": chunk_id, "first": first})

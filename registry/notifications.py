@@ -131,6 +131,11 @@ class Trace:
     earlier: Sequence[Mapping[str, Any]] | None
 
 
+def wait_briefly(connection: Connection) -> None:
+    """Wait for other transactions for a moment only, in this one: then `LockNotAvailable` is raised."""
+    connection.execute(_SQL["wait_briefly"])
+
+
 def take_in(connection: Connection, events: Sequence[Mapping[str, Any]]) -> list[TakenIn]:
     """Store events in wire form, already validated. One answer for each, in their order."""
     rows = connection.execute(_SQL["take_in"], {"events": json.dumps(list(events))})

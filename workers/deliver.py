@@ -57,6 +57,8 @@ _SUB_BATCHES_OUT = 3
 _POLL_SECONDS = 0.05
 # A third claim without any answer since the first means that something in the chunk kills its owner.
 _STRIKES = 2
+# A single delivery must be met by more before it is given up: workers are killed for other reasons, too.
+_STRIKES_ALONE = 5
 _POISON = "killed its worker process repeatedly"
 _DELIVERIES = UUID("0b6a3c0e-5d0e-5f53-8a7e-6a2f9f4f3c11")
 
@@ -104,7 +106,7 @@ def deliver(tools: Tools, *, chunk_id: int, channel_id: int) -> Counter[str] | N
         deadline=asked_at + tools.settings.lease_seconds,
         receipt_delay=timedelta(seconds=tools.settings.receipt_delay_seconds),
     )
-    if claim.strikes > _STRIKES:
+    if claim.strikes > (_STRIKES if len(claim.open_positions()) > 1 else _STRIKES_ALONE):
         with suppress(LeaseLost):
             recorder.divide(_POISON)
     else:

@@ -1,4 +1,4 @@
-"""The dispatcher's own process: `python -m workers.dispatch NODE`, started and watched by a prefork worker."""
+"""The dispatcher's own process: `python -m workers.dispatch NODE PARENT`, started and watched by a prefork worker."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ _WATCH_SECONDS = 0.5
 
 def main() -> None:
     """Dispatch until told to stop, or until the worker that started this process is gone."""
-    node = Node(**json.loads(sys.argv[1]))
+    node, parent = Node(**json.loads(sys.argv[1])), int(sys.argv[2])
+    if os.getppid() != parent:
+        return
     settings = load_settings()
     configure_logs(settings)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    threading.Thread(target=_watch_parent, args=[os.getppid()], daemon=True).start()
+    threading.Thread(target=_watch_parent, args=[parent], daemon=True).start()
     database = Database(settings.require_database_url(), application_name="pushfan dispatcher")
     Dispatcher(settings, database, Announcer(create_bare_app(settings)), node).run(stop)
 

@@ -26,7 +26,7 @@ from providers.outcome import CredentialsRejected
 from registry import channels, ledger, notifications, receipts, suspects
 from registry.channels import Channel
 from registry.database import Connection, Database
-from registry.errors import DatabaseUnavailable
+from registry.errors import RegistryError
 
 from . import processes
 from .announce import Announcer
@@ -38,6 +38,7 @@ log = structlog.get_logger()
 
 _PATIENCE_SECONDS = 5.0
 _RETRIES_AT_ONCE = 5000
+_LONGEST_REST_SECONDS = 80.0
 T = TypeVar("T")
 
 
@@ -71,6 +72,7 @@ class Dispatcher:
         self._store = CredentialStore(settings.credentials_directory)
         self._clients = ClientPool(settings, database, self._store)
         self._machine = processes.machine()
+        self._said: dict[str, dict[int, tuple[float, float]]] = {}
         self._duties = [
             _Duty(0, self._release_dead),
             _Duty(0, self._move_retries),
@@ -89,7 +91,7 @@ class Dispatcher:
         while not stop.is_set():
             try:
                 is_busy = self.tick()
-            except (DatabaseUnavailable, psycopg.Error) as error:
+            except (RegistryError, psycopg.Error) as error:
                 log.warning("dispatcher_waits", error=str(error))
                 is_busy = False
             if not is_busy:
@@ -133,11 +135,24 @@ class Dispatcher:
         self._announcer.plans([notification_id for notification_id, _ in self._run(notifications.due_plans)])
 
     def _announce_receipts(self) -> None:
-        self._announcer.feedback(("receipts", channel_id) for channel_id in self._run(receipts.due_channels))
+        self._announce_feedback("receipts", self._run(receipts.due_channels))
 
     def _announce_suspects(self) -> None:
-        concerned = self._run(suspects.to_judge)
-        self._announcer.feedback(("suspects", channel_id) for channel_id in concerned)
+        self._announce_feedback("suspects", self._run(suspects.to_judge))
+
+    def _announce_feedback(self, duty: str, channel_ids: Sequence[int]) -> None:
+        """Announce duties, more and more seldom while nobody does them: the queue shall not grow without workers."""
+        now = time.monotonic()
+        said = self._said.get(duty, {})
+        self._said[duty] = {channel_id: said[channel_id] for channel_id in channel_ids if channel_id in said}
+        for channel_id in channel_ids:
+            due_at, rest_seconds = self._said[duty].get(channel_id, (now, 1.0))
+            if now >= due_at:
+                self._said[duty][channel_id] = (
+                    now + rest_seconds,
+                    min(2 * rest_seconds, _LONGEST_REST_SECONDS),
+                )
+                self._announcer.feedback([(duty, channel_id)])
 
     def _beat(self) -> None:
         node = self._node

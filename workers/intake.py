@@ -55,14 +55,19 @@ def check(door: Door, event: Event) -> None:
         raise InvalidEvent(problems)
 
 
-def take_in(door: Door, events: Sequence[Event], *, patience_seconds: float = 30.0) -> list[TakenIn]:
+def take_in(
+    door: Door, events: Sequence[Event], *, patience_seconds: float = 30.0, is_patient: bool = True
+) -> list[TakenIn]:
     """Take in valid events, all in one transaction. One answer for each, in their order.
 
-    Raises `DatabaseUnavailable`; calling again with the same events is safe.
+    Raises `DatabaseUnavailable`; calling again with the same events is safe. Without patience also `Busy`, when
+    another transaction that is still open publishes one of these ids.
     """
     wires = [encode(event) for event in events]
 
     def work(connection: Connection) -> tuple[list[TakenIn], _Started]:
+        if not is_patient:
+            notifications.wait_briefly(connection)
         answers = notifications.take_in(connection, wires)
         fresh = [
             answer.notification_id
@@ -107,7 +112,7 @@ def take_in_message(door: Door, wires: object, *, message_id: str) -> dict[str, 
         _bury(door, [DeadLetter(kind="invalid", error="events: must be a list", body=_shown(wires))])
         return {"invalid": 1}
     events, letters = _sort(door, wires, message_id)
-    answers = take_in(door, events) if events else []
+    answers = take_in(door, events, is_patient=False) if events else []
     for event, answer in zip(events, answers, strict=True):
         if answer.status in _REFUSED:
             kind, error = _REFUSED[answer.status]

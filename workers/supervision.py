@@ -64,9 +64,10 @@ class Supervision(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has 
         """Tell the children to issue no more: they collect what is out and give the rest back."""
         self._stop.set()
         self._runtime.stop.set()
-        if _is_prefork(worker):
-            for child in list(worker.pool._pool._pool):  # noqa: SLF001  celery names its children nowhere else
-                _signal(child.pid, signal.SIGUSR2)
+        # Celery names its children nowhere else; a cold shutdown may have taken the pool away already.
+        pool = getattr(worker.pool, "_pool", None) if _is_prefork(worker) else None
+        for child in list(getattr(pool, "_pool", ())):
+            _signal(child.pid, signal.SIGUSR2)
 
     def stop(self, _worker: Any) -> None:
         """End the dispatcher."""
@@ -86,7 +87,14 @@ class Supervision(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has 
 
     def _spawn(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "workers.dispatch", json.dumps(asdict(self._node))],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "workers.dispatch",
+                json.dumps(asdict(self._node)),
+                str(os.getpid()),
+            ],
             env=os.environ | as_environ(self._runtime.settings),
             stdin=subprocess.DEVNULL,
         )

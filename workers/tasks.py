@@ -12,7 +12,7 @@ from celery import Celery
 from celery.exceptions import Reject
 
 from events.names import TASK_DELIVER, TASK_FEEDBACK, TASK_INTAKE, TASK_PLAN
-from registry.errors import DatabaseUnavailable
+from registry.errors import Busy, DatabaseUnavailable
 
 from . import deliver as delivery
 from . import feedback, intake, plan
@@ -55,7 +55,7 @@ def _guarded(runtime: Runtime, run: Callable[..., Any]) -> Callable[..., Any]:
         with runtime.stop.working():
             try:
                 return run(*args, **kwargs)
-            except DatabaseUnavailable as error:
+            except (Busy, DatabaseUnavailable) as error:
                 raise Reject(str(error), requeue=True) from error
 
     return task

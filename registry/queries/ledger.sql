@@ -54,7 +54,7 @@ SELECT c.id FROM pushfan.channel c WHERE c.id = %(channel_id)s FOR NO KEY UPDATE
 -- begun comes before the others when its lease ends, however long the backlog.
 WITH held AS (
     SELECT k.id, k.issued FROM pushfan.chunk k
-    WHERE k.id = %(chunk_id)s AND (k.lease_until IS NULL OR k.lease_until < clock_timestamp())
+    WHERE k.id = %(chunk_id)s AND k.channel_id = %(channel_id)s AND (k.lease_until IS NULL OR k.lease_until < clock_timestamp())
     FOR UPDATE
 )
 UPDATE pushfan.chunk k

@@ -2,6 +2,10 @@
 -- Store events as notifications, once for each key.
 SELECT event_id, notification_id, status FROM pushfan.take_in(%(events)s)
 
+-- name: wait_briefly
+-- An id may be held by a transaction that a producer keeps open: others' events must not wait for that.
+SET LOCAL lock_timeout = '300ms'
+
 -- name: plan_direct
 -- Plan direct pushes at once, all users of each: one pass over the registry, chunks bundle the deliveries of
 -- many small notifications. OFFSET 0 keeps the look-up of a user's devices one by its index: as a plain join, and

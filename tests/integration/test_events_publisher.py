@@ -188,7 +188,7 @@ def test_any_celery_worker_understands_the_message(broker_url: str) -> None:
         task_default_queue="pushfan.intake", task_ignore_result=True, worker_hijack_root_logger=False
     )
 
-    @app.task(name="pushfan.intake", bind=True)  # type: ignore[untyped-decorator]  # Celery has no types
+    @app.task(name="pushfan.intake", bind=True, shared=False)  # type: ignore[untyped-decorator]  # Celery has no types
     def intake(self: Any, *, events: list[dict[str, Any]]) -> None:
         received.append((self.request.id, self.request.kwargsrepr, events))
 

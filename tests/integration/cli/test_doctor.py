@@ -76,7 +76,7 @@ def test_late_work_is_a_warning(healthy: Terminal, connection: psycopg.Connectio
     """Chunks that wait for minutes, overdue retries, misplaced deliveries and dead letters each have their line."""
     healthy.ok("send", "--app", "shop", "--user", "u7", "--title", "x")
     assert troubles(healthy.ok("doctor", "--json")) == {}
-    connection.execute("UPDATE pushfan.chunk SET ready_at = now() - interval '10 minutes'")
+    connection.execute("UPDATE pushfan.chunk SET queued_at = now() - interval '10 minutes'")
     connection.execute(
         "INSERT INTO pushfan.retry "
         "(notification_id, device_id, app_id, channel_id, lane, attempts, due_at, expires_at, earlier) "
@@ -94,7 +94,7 @@ def test_late_work_is_a_warning(healthy: Terminal, connection: psycopg.Connectio
 def test_backlog_of_a_stopped_channel_is_not_late(healthy: Terminal, connection: psycopg.Connection) -> None:
     """What waits because a channel is stopped does not call for more workers."""
     healthy.ok("send", "--app", "shop", "--user", "u7", "--title", "x")
-    connection.execute("UPDATE pushfan.chunk SET ready_at = now() - interval '10 minutes'")
+    connection.execute("UPDATE pushfan.chunk SET queued_at = now() - interval '10 minutes'")
     for channel in ("ios", "android"):
         healthy.ok("channel", "pause", channel)
     assert "backlog urgent" not in troubles(healthy.ok("doctor", "--json"))
