@@ -66,13 +66,14 @@ def send(
     quiet_logs(as_json=as_json)
     (answer,) = take_in(context.door, [event], patience_seconds=PATIENCE_SECONDS)
     notification_id = _taken_in(context, answer, event.app)
+    if not as_json:
+        # Said before anything else can go wrong: whoever repeats the command would push twice.
+        note(f"Taken in. What becomes of it: pushfan trace {notification_id}")
     found = _find(context, notification_id)
     is_in_time = True
     if wait:
         found, is_in_time = _wait(context, found, timeout, as_json=as_json)
     print_record({"status": answer.status.value, **describe(found)}, as_json=as_json, only=_FIELDS)
-    if not as_json and not wait:
-        note(f"What becomes of it: pushfan trace {notification_id}")
     return ExitCode.OK if is_in_time else ExitCode.REFUSED
 
 

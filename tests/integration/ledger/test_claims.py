@@ -279,3 +279,20 @@ def test_lease_renewal_is_lazy_and_a_hot_update(scene: Scene) -> None:
     assert after["lease_until"] > before["lease_until"]
     indexed = ("channel_id", "lane", "ready_at", "published_at", "expires_at")
     assert {name: after[name] for name in indexed} == {name: before[name] for name in indexed}
+
+
+def test_claim_for_another_channel_gets_nothing(scene: Scene) -> None:
+    """A message that names a wrong channel, perhaps of another app, must not lead a chunk there."""
+    scene.broadcast(1)
+    (chunk_id,) = scene.chunk_ids()
+    with scene.connection.transaction():
+        wrong = ledger.claim(
+            scene.connection,
+            chunk_id=chunk_id,
+            channel_id=scene.channel.id + 1,
+            owner="one",
+            lease=LEASE,
+            first=100,
+        )
+    assert wrong is None
+    assert scene.claimed(chunk_id).fence == 1

@@ -618,6 +618,23 @@ def test_poisoned_chunk_is_halved_until_one_delivery_is_left(floor: Floor, scene
     assert poison not in floor.vendor.tokens
 
 
+def test_single_delivery_survives_kills_that_are_not_its_fault(floor: Floor, scene: Scene) -> None:
+    """Workers are killed for other reasons, too: a lone delivery is not given up after two."""
+    notification_id = scene.broadcast(1)
+
+    def die(_push: Push) -> None:
+        raise Killed
+
+    floor.vendor.on_submit = die
+    for _ in range(3):
+        with pytest.raises(Killed):
+            floor.deliver(the_chunk(scene))
+        scene.end_lease(the_chunk(scene))
+    floor.vendor.on_submit = lambda _push: None
+    floor.deliver(the_chunk(scene))
+    assert scene.find(notification_id).outcomes[FinalOutcome.ACCEPTED] == 1
+
+
 def test_members_of_a_request_meet_again(floor: Floor, scene: Scene) -> None:
     """A request without an answer is repeated with the same members and the same tag."""
     notification_id = scene.broadcast(6)

@@ -5,6 +5,9 @@ from typing import Any
 import pytest
 
 from events import DirectPush, encode
+from registry import notifications
+from registry.database import Database
+from registry.errors import Busy
 from registry.ledger import FinalOutcome
 from tests.integration.ledger.scene import HELLO, Scene, news
 from tests.integration.workers.floor import Floor
@@ -149,3 +152,18 @@ def test_stopping_planner_leaves_the_rest_to_others(scene: Scene, floor: Floor) 
     plan.plan(floor.door(), taken.notification_id, is_stopping=lambda: False)
     assert scene.find(taken.notification_id).devices == 10
     scene.assert_conserved()
+
+
+def test_id_that_an_open_transaction_holds_does_not_keep_others_waiting(
+    floor: Floor, scene: Scene, database_url: str
+) -> None:
+    """A producer may keep its transaction open: the message with the same id is seen again later, others go on."""
+    scene.install(["a"])
+    other = Database(database_url)
+    with other.transaction() as connection:
+        notifications.take_in(connection, [direct(id="held")])
+        with pytest.raises(Busy):
+            take_in(floor, [direct(id="held")])
+        assert take_in(floor, [direct(id="free")]) == {"taken_in": 1}
+    other.close()
+    assert take_in(floor, [direct(id="held")]) == {"repeated": 1}
