@@ -376,6 +376,31 @@ END
 $$;
 SELECT pushfan.make_partitions(2);
 
+-- Drop the days that are older than some days: a whole partition at a time, and none that somebody reads just now.
+CREATE OR REPLACE FUNCTION pushfan.drop_partitions(days integer) RETURNS integer
+LANGUAGE plpgsql AS $$
+DECLARE
+    part text;
+    dropped integer := 0;
+BEGIN
+    SET LOCAL lock_timeout = '500ms';
+    FOR part IN
+        SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'pushfan.delivery'::regclass AND c.relname ~ '^delivery_[0-9]{8}$'
+          AND to_date(right(c.relname, 8), 'YYYYMMDD') < (now() AT TIME ZONE 'UTC')::date - days
+        ORDER BY c.relname
+    LOOP
+        BEGIN
+            EXECUTE format('DROP TABLE pushfan.%I', part);
+            dropped := dropped + 1;
+        EXCEPTION WHEN lock_not_available THEN
+            NULL;  -- another time
+        END;
+    END LOOP;
+    RETURN dropped;
+END
+$$;
+
 -- Provisional acceptances of a vendor that must be asked later which tokens it really knew.
 CREATE TABLE IF NOT EXISTS pushfan.receipt_poll (
     id          bigint      GENERATED ALWAYS AS IDENTITY,

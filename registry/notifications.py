@@ -289,13 +289,18 @@ def heartbeat(
 
 
 def keep_house(
-    connection: Connection, *, content_age: timedelta, key_age: timedelta, limit: int = 1000
+    connection: Connection, *, content_age: timedelta, key_age: timedelta, days: int, limit: int = 1000
 ) -> None:
-    """Clear contents and keys that are old enough, make the next days' partitions, forget silent workers."""
+    """Clear contents and keys that are old enough, make the next days' partitions, forget silent workers.
+
+    Notifications and deliveries go after `days`, deliveries a whole day at a time.
+    """
     connection.execute(_SQL["clear_contents"], {"age": content_age, "limit": limit})
     connection.execute(_SQL["forget_keys"], {"age": key_age, "limit": limit})
     connection.execute(_SQL["forget_workers"])
     connection.execute(_SQL["make_partitions"])
+    connection.execute(_SQL["forget_notifications"], {"days": days, "limit": limit})
+    connection.execute(_SQL["drop_partitions"], {"days": days})
 
 
 def _storable(text: str | None) -> str | None:

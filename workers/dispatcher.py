@@ -187,5 +187,6 @@ class Dispatcher:
                 connection,
                 content_age=timedelta(hours=limits.content_hours),
                 key_age=timedelta(days=limits.key_days),
+                days=limits.retention_days,
             )
         )

@@ -106,6 +106,11 @@ class Settings(BaseModel):
         default=24, ge=0, description="How long after its end a notification's content is kept"
     )
     key_days: float = Field(default=7, ge=1, description="How long idempotency keys are remembered")
+    retention_days: int = Field(
+        default=35,
+        ge=29,
+        description="How long notifications and deliveries are kept; longer than any can last",
+    )
     log_format: str = Field(default="json", pattern="^(json|plain)$", description="`json` or `plain`")
     log_level: str = Field(
         default="info",

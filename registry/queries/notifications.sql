@@ -266,6 +266,20 @@ DELETE FROM pushfan.event_key k USING old WHERE k.app_id = old.app_id AND k.key 
 -- name: make_partitions
 SELECT pushfan.make_partitions(2)
 
+-- name: drop_partitions
+-- What became of deliveries is kept for some days.
+SELECT pushfan.drop_partitions(%(days)s)
+
+-- name: forget_notifications
+-- Notifications go with their deliveries.
+WITH old AS (
+    SELECT n.id FROM pushfan.notification n
+    WHERE n.id < pushfan.notification_id_at(now() - make_interval(days => %(days)s)) AND n.finished_at IS NOT NULL
+    ORDER BY n.id LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+)
+DELETE FROM pushfan.notification n USING old WHERE n.id = old.id
+
 -- name: store_dead_letter
 -- What will not move by itself any more.
 INSERT INTO pushfan.dead_letter (app_id, kind, error, body, notification_id)
