@@ -1,5 +1,7 @@
 """The dispatcher's tick: from the tables alone it keeps windows full and clocks running."""
 
+import json
+import os
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ from tests.integration.workers.floor import Floor, build_floor
 from workers import processes
 from workers.announce import Announcer
 from workers.app import create_bare_app
+from workers.settings import as_environ
 
 
 @pytest.fixture
@@ -173,3 +176,32 @@ def test_broker_that_goes_away_is_no_error(scene: Scene, tmp_path_factory: pytes
         announcer.chunks(chunks)
     announcer.chunks(chunks)
     app.close()
+
+
+def test_feedback_that_nobody_does_is_announced_more_and_more_seldom(floor: Floor, scene: Scene) -> None:
+    """Without workers that do it the queue must not grow with every tick."""
+    scene.run(
+        "INSERT INTO pushfan.receipt_poll (channel_id, message_id, device_ids, tokens, loaded_at, due_at)"
+        " VALUES (%s, 'm', '{1}', '{t}', now(), now())",
+        scene.channel.id,
+    )
+    dispatcher = floor.dispatcher()
+    for _ in range(5):
+        dispatcher._announce_receipts()
+    assert floor.notes.kwargs("pushfan.feedback") == [{"duty": "receipts", "channel": scene.channel.id}]
+    scene.run("DELETE FROM pushfan.receipt_poll")
+    dispatcher._announce_receipts()
+    assert dispatcher._said == {"receipts": {}}
+
+
+def test_dispatcher_ends_at_once_without_the_worker_that_started_it(floor: Floor) -> None:
+    """A worker that died meanwhile leaves no dispatcher behind that would call its lanes alive."""
+    node = json.dumps({"name": "gone@host", "lanes": ["bulk"], "processes": 1, "version": "0"})
+    ended = subprocess.run(
+        [sys.executable, "-P", "-m", "workers.dispatch", node, "1"],
+        env=os.environ | as_environ(floor.settings),
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 0
+    assert floor.scene.run("SELECT name FROM pushfan.worker") == []
