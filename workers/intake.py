@@ -23,10 +23,9 @@ from registry.ledger import Published
 from registry.notifications import DeadLetter, Intake, TakenIn
 
 from .announce import Announcer
+from .dead_letters import LONGEST_BODY
 from .settings import Settings
 
-# A dead letter keeps enough of a body to recognise it.
-_LONGEST_BODY = 64 * 1024
 _FRESH_SECONDS = 5.0
 
 
@@ -168,4 +167,4 @@ def _bury(door: Door, letters: Sequence[DeadLetter]) -> None:
 def _shown(body: Any) -> str:
     """Write a body as text that PostgreSQL can hold."""
     text = json.dumps(body, ensure_ascii=True, default=repr)
-    return text.replace("\\u0000", "\\ufffd")[:_LONGEST_BODY]
+    return text.replace("\\u0000", "\\ufffd")[:LONGEST_BODY]
