@@ -1,7 +1,8 @@
 -- Pushfan's tables: the truth about apps, devices, notifications and every delivery.
 --
 -- Apply to an empty database to make it ready; apply again and nothing changes. Plain PostgreSQL 14 or newer,
--- no extension. Later changes come as numbered files in registry/migrations/; both ways must end equal.
+-- no extension. Later changes come as numbered files in registry/migrations/ (`pushfan db apply` runs them); both
+-- ways end equal.
 --
 -- A delivery, that is one (notification, device), is in exactly one place:
 --     an open position of a chunk  ->  a row of retry  ->  ... ->  a row of delivery
@@ -75,8 +76,11 @@ CREATE TABLE IF NOT EXISTS pushfan.channel (
     -- at most this many chunks of one lane are published or leased at a time
     slots                   integer     NOT NULL DEFAULT 32,
     rate_per_second         integer     NOT NULL DEFAULT 10000,
-    -- GCRA: the theoretical arrival time of the next push
+    -- GCRA: the theoretical arrival time of the next push, and of the next repeated one
     budget_at               timestamptz NOT NULL DEFAULT '-infinity',
+    retry_budget_at         timestamptz NOT NULL DEFAULT '-infinity',
+    -- traffic that flows again grows from this instant on, see channel_rate
+    ramping_since           timestamptz,
     -- closed: traffic flows. open: nothing is published or claimed. probing: a few positions are let through.
     circuit                 text        NOT NULL DEFAULT 'closed',
     circuit_reason          text,
@@ -84,7 +88,11 @@ CREATE TABLE IF NOT EXISTS pushfan.channel (
     -- grows at each change, so that news about an older state is recognised as stale
     circuit_generation      bigint      NOT NULL DEFAULT 0,
     circuit_changed_at      timestamptz NOT NULL DEFAULT now(),
-    -- what the secrets were when the circuit opened for them: it closes when they differ
+    -- when an open circuit probes by itself; null: somebody must act
+    probe_at                timestamptz,
+    -- probes that failed in a row: each rests longer
+    failed_probes           smallint    NOT NULL DEFAULT 0,
+    -- what the secrets were when the circuit opened for them: they are probed at once when they differ
     credential_fingerprint  text,
     -- answers in the present window, which begins with other credentials and after each judgement of suspects
     health_since            timestamptz NOT NULL DEFAULT now(),
@@ -99,7 +107,7 @@ CREATE TABLE IF NOT EXISTS pushfan.channel (
     CONSTRAINT channel_environment_check CHECK (environment IN ('production', 'sandbox')),
     CONSTRAINT channel_circuit_check CHECK (circuit IN ('closed', 'open', 'probing')),
     CONSTRAINT channel_circuit_reason_check CHECK (
-        circuit_reason IN ('operator', 'credentials', 'outage', 'mass_invalidation')),
+        circuit_reason IN ('operator', 'credentials', 'outage', 'throttled', 'mass_invalidation')),
     CONSTRAINT channel_slots_check CHECK (slots BETWEEN 1 AND 1000),
     CONSTRAINT channel_rate_check CHECK (rate_per_second > 0)
 );
@@ -329,7 +337,10 @@ CREATE TABLE IF NOT EXISTS pushfan.retry (
     earlier          jsonb       NOT NULL,
     CONSTRAINT retry_pkey PRIMARY KEY (notification_id, device_id)
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000);
-CREATE INDEX IF NOT EXISTS retry_due_idx ON pushfan.retry (due_at);
+-- due retries of each channel
+CREATE INDEX IF NOT EXISTS retry_due_idx ON pushfan.retry (channel_id, due_at);
+-- retries that may no longer be sent, whatever their channel's circuit says
+CREATE INDEX IF NOT EXISTS retry_expiry_idx ON pushfan.retry (expires_at);
 
 -- What finally became of each delivery: inserted once, never updated. The primary key is an alarm, not a
 -- mechanism. Partitioned by notification id, that is by day.
@@ -444,6 +455,30 @@ CREATE TABLE IF NOT EXISTS pushfan.worker (
     CONSTRAINT worker_pkey PRIMARY KEY (name)
 );
 
+-- ---------------------------------------------------------------------------------------------- limits
+
+-- How fast a channel may send just now, in pushes a second. Traffic that flows again after a stop begins at 200
+-- and doubles every second: a provider that has just recovered is not met by everything that waited.
+CREATE OR REPLACE FUNCTION pushfan.channel_rate(rate_per_second integer, ramping_since timestamptz)
+RETURNS double precision LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN ramping_since IS NULL THEN rate_per_second ELSE least(rate_per_second, 200 * 2 ^ least(30,
+        greatest(0, extract(epoch FROM clock_timestamp() - ramping_since)))) END::double precision
+$$;
+
+-- How far a lane may run ahead of its channel's rate: bulk hardly, urgent as far as it must.
+CREATE OR REPLACE FUNCTION pushfan.lane_horizon(lane text) RETURNS interval LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE lane WHEN 'urgent' THEN interval '1 day' WHEN 'normal' THEN interval '1 second'
+                     ELSE interval '500 milliseconds' END
+$$;
+
+-- How many chunks of one lane a channel may have out: a third of the processes that work for the lane, so that a
+-- provider that hangs leaves the others what they need. No limit where no worker was heard of lately.
+CREATE OR REPLACE FUNCTION pushfan.lane_share(wanted text) RETURNS integer LANGUAGE sql STABLE AS $$
+    SELECT greatest(1, sum(w.processes) / 3)::integer FROM pushfan.worker w
+    WHERE w.seen_at > now() - interval '10 seconds' AND wanted = ANY (w.lanes)
+    HAVING count(*) > 0
+$$;
+
 -- ---------------------------------------------------------------------------------------------- intake
 
 -- What makes two events with one id the same: everything but the id, in jsonb's own order of keys.
@@ -526,4 +561,4 @@ END
 $$;
 
 INSERT INTO pushfan.schema_version (version)
-SELECT 1 WHERE NOT EXISTS (SELECT FROM pushfan.schema_version);
+SELECT 2 WHERE NOT EXISTS (SELECT FROM pushfan.schema_version);

@@ -1,18 +1,34 @@
-"""Bring a database to this version's schema, and tell whether it is there."""
+"""Bring a database to this version's schema, and tell whether it is there.
+
+An empty database gets `schema.sql`, which is the whole. An older one first gets the numbered files of `migrations/`
+that it lacks, and then `schema.sql` too, which makes nothing that is there. Both ways end equal.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
 import psycopg
 
-from .database import Database
+from .database import Connection, Database
 from .errors import SchemaMismatch
 from .statements import load
 
-VERSION = 1
 _SQL = load("schema")
+
+
+def migrations() -> Mapping[int, str]:
+    """Read what leads from each version to the next, by the version it leads to: `0002_what.sql` leads to 2."""
+    found = (
+        file for file in files(__package__).joinpath("migrations").iterdir() if file.name.endswith(".sql")
+    )
+    texts = {int(file.name.partition("_")[0]): file.read_text(encoding="utf-8") for file in found}
+    return dict(sorted(texts.items()))
+
+
+VERSION = max(migrations(), default=1)
 
 
 def schema_sql() -> str:
@@ -35,8 +51,17 @@ def apply(database: Database) -> int:
     with connection.transaction():
         connection.execute(_SQL["serialize_apply"])
         connection.execute(_SQL["quiet"])
+        # Read again: another process may have applied while this one waited for its turn.
+        _migrate(connection, version(database))
         connection.execute(schema_sql().encode())
     return VERSION
+
+
+def _migrate(connection: Connection, found: int | None) -> None:
+    for number, text in migrations().items():
+        if found is not None and number > found:
+            connection.execute(text.encode())
+            connection.execute(_SQL["record"], {"version": number})
 
 
 def check(database: Database) -> None:

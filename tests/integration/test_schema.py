@@ -1,6 +1,8 @@
 """schema.sql on real databases: applied once, applied again, and met by a Pushfan of another version."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +83,32 @@ def test_empty_database_is_made_ready(empty: Database) -> None:
     schema.apply(empty)
     schema.check(empty)
     assert schema.version(empty) == schema.VERSION
+
+
+def test_migrated_database_equals_a_new_one(database: Database) -> None:
+    """The first version's database, with its data, becomes by the numbered files what an empty one becomes at once."""
+    connection = database.connection()
+    new = catalog(connection)
+    connection.execute("DROP SCHEMA pushfan CASCADE")
+    connection.execute((Path(__file__).parent / "data/schema-1.sql").read_bytes())
+    connection.execute("INSERT INTO pushfan.app (name) VALUES ('shop')")
+    assert schema.version(database) == 1
+    schema.apply(database)
+    schema.check(database)
+    assert _without_versions(catalog(connection)) == _without_versions(new)
+    assert connection.execute("SELECT name FROM pushfan.app").fetchall() == [{"name": "shop"}]
+
+
+def test_whole_schema_says_the_version_of_the_last_change() -> None:
+    """What psql makes of an empty database has the number of the newest file."""
+    said = re.search(r"schema_version \(version\)\nSELECT (\d+)", schema.schema_sql())
+    assert said is not None
+    assert int(said[1]) == schema.VERSION
+    assert list(schema.migrations()) == list(range(2, schema.VERSION + 1))
+
+
+def _without_versions(rows: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    return [row for row in rows if row[0] != "version"]
 
 
 def test_newer_schema_is_refused_and_left_alone(database: Database) -> None:
