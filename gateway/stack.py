@@ -34,6 +34,7 @@ from .context import Running as State
 from .flower import Flower, choose_flower
 from .interruption import Interruption
 from .local import LocalServer, start_postgres, start_valkey
+from .worker import default_processes
 
 # Urgent has its own process, or a direct push would wait behind a broadcast. The rest shares.
 URGENT: Final = "urgent"
@@ -44,7 +45,9 @@ _READY_SECONDS: Final = 60.0
 _PATIENCE_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.05
-_LEAST_PROCESSES: Final = 2
+# One for each provider: the urgent lane must go on while another one hangs.
+_URGENT_PROCESSES: Final = 3
+_MOST_PROCESSES: Final = 12
 # A child that ends again and again is started ever more rarely.
 _LONGEST_REST_SECONDS: Final = 30.0
 
@@ -195,13 +198,13 @@ class Stack:
 
     def _worker_command(self, lanes: str) -> list[str]:
         options = [word for lane in lanes.split(",") for word in ("--lane", lane)]
-        number = 1 if lanes == URGENT else self.processes
+        number = _URGENT_PROCESSES if lanes == URGENT else self.processes
         return [sys.executable, "-c", _COMMAND, "worker", *options, "--processes", str(number)]
 
     @property
     def processes(self) -> int:
         """How many processes the worker for normal and bulk has."""
-        return self.wanted.processes or max(_LEAST_PROCESSES, os.cpu_count() or 1)
+        return self.wanted.processes or min(_MOST_PROCESSES, max(_URGENT_PROCESSES, default_processes()))
 
     def _environment(self) -> dict[str, str]:
         """Give children our environment, with our settings as they are now."""

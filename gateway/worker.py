@@ -23,6 +23,8 @@ from workers.settings import Settings
 log = structlog.get_logger()
 
 _WAIT_SECONDS = 2.0
+# Two providers that hang leave one process for each core.
+_PROCESSES_OF_A_CORE = 3
 
 
 def run(
@@ -48,7 +50,7 @@ def run(
     worker = app.Worker(
         hostname=f"{name or '-'.join(lanes)}.{os.getpid()}@{socket.gethostname()}",
         queues=queues_of(lanes),
-        concurrency=processes or os.cpu_count(),
+        concurrency=processes or default_processes(),
         pool=pool,
         optimization="fair",
         without_gossip=True,
@@ -58,6 +60,11 @@ def run(
     )
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def default_processes() -> int:
+    """Choose how many processes a worker has: three for each core, since a channel may hold a third of them."""
+    return _PROCESSES_OF_A_CORE * (os.cpu_count() or 1)
 
 
 def warn_of_broker(settings: Settings) -> None:

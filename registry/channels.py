@@ -3,8 +3,13 @@
 A circuit and its *generation*: each change makes the generation grow, and news that was gathered under an
 older generation (a chunk claimed before the credentials were corrected) changes nothing.
 
-    closed ──(credentials, outage, mass invalidation)──> open ──(set_credentials, resume)──> closed
-    any ──(pause)──> open, reason operator ──(resume)──> closed
+    closed ──(credentials, outage, throttled, mass invalidation)──> open
+    open ──(rest is over, other credentials, an operator's probe)──> probing
+    probing ──(a few positions answered)──> closed, ramping ──> closed
+    probing ──(they failed)──> open, for a longer rest
+    any ──(pause)──> open, reason operator; open or probing ──(resume)──> closed, ramping
+
+After a mass invalidation only other credentials or an operator begin a probe.
 
 What a provider needs among `settings` and `secrets` is the provider's to say; here they are mappings.
 """
@@ -13,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from typing import Any, Final
@@ -60,7 +65,20 @@ class CircuitReason(StrEnum):
     OPERATOR = "operator"
     CREDENTIALS = "credentials"
     OUTAGE = "outage"
+    THROTTLED = "throttled"
     MASS_INVALIDATION = "mass_invalidation"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rest:
+    """How long a stopped channel rests before it is probed: twice as long after each failed probe, up to `cap`.
+
+    `floor` is what the provider itself asked for.
+    """
+
+    first: timedelta
+    cap: timedelta
+    floor: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +109,9 @@ class Channel:
     circuit_detail: str | None
     circuit_generation: int
     circuit_changed_at: datetime
+    probe_at: datetime | None
+    failed_probes: int
+    ramping_since: datetime | None
     credential_fingerprint: str | None
     health_since: datetime
     accepted: int
@@ -149,7 +170,7 @@ def list_all(connection: Connection, app_id: int | None = None) -> list[Channel]
 
 
 def open_for_credentials(connection: Connection) -> list[Channel]:
-    """List the channels that wait for other secrets: close one when they differ from its fingerprint."""
+    """List the channels that wait for other secrets: probe one when they differ from its fingerprint."""
     return [_channel(row) for row in connection.execute(_SQL["open_for_credentials"])]
 
 
@@ -173,8 +194,30 @@ def resume(connection: Connection, channel_id: int) -> bool:
             return False
         if row["circuit_reason"] == CircuitReason.MASS_INVALIDATION:
             _believe_again(connection, channel_id)
-        connection.execute(_SQL["close"], {"channel_id": channel_id})
+        connection.execute(_SQL["close"], {"channel_id": channel_id, "probed": None})
         return True
+
+
+def probe(connection: Connection, channel_id: int) -> bool:
+    """Let a few positions through a stopped channel: their answers close its circuit or open it again.
+
+    `False` if it is not stopped. Raises `NotFound`. Where nothing waits, the next push is the probe.
+    """
+    if connection.execute(_SQL["probe"], {"channel_id": channel_id}).fetchone() is not None:
+        return True
+    find(connection, channel_id)
+    return False
+
+
+def begin_probes(connection: Connection) -> list[int]:
+    """Let the stopped channels probe whose rest is over and that have something to send. Returns their ids."""
+    return [row["id"] for row in connection.execute(_SQL["begin_probes"])]
+
+
+def end_probe(connection: Connection, channel_id: int, *, generation: int) -> bool:
+    """Close a circuit whose probe was answered. `False`, and no change, if it is not probing that any more."""
+    parameters = {"channel_id": channel_id, "probed": generation}
+    return connection.execute(_SQL["close"], parameters).fetchone() is not None
 
 
 def open_circuit(
@@ -184,11 +227,13 @@ def open_circuit(
     reason: CircuitReason,
     detail: str,
     generation: int,
+    rest: Rest | None = None,
     fingerprint: str | None = None,
 ) -> bool:
     """Stop a channel because of what was seen under `generation`. `False`, and no change, if that is over.
 
-    `fingerprint` says which secrets were refused: others close the circuit.
+    It probes by itself after `rest`; without one somebody must act. `fingerprint` says which secrets were refused:
+    others are probed at once.
     """
     parameters = {
         "channel_id": channel_id,
@@ -196,6 +241,9 @@ def open_circuit(
         "detail": detail,
         "generation": generation,
         "fingerprint": fingerprint,
+        "rest": rest and rest.first,
+        "cap": rest and rest.cap,
+        "floor": rest and rest.floor,
     }
     return connection.execute(_SQL["open"], parameters).fetchone() is not None
 
@@ -204,7 +252,7 @@ def credentials_changed(connection: Connection, channel_id: int, *, generation: 
     """Say that the secrets behind the references have changed. `False` if the circuit has changed meanwhile.
 
     Health is counted anew, suspects are active again, and a circuit that was open for credentials or a mass
-    invalidation closes.
+    invalidation is probed.
     """
     with atomic(connection):
         row = connection.execute(_SQL["lock"], {"channel_id": channel_id}).fetchone()
@@ -263,7 +311,7 @@ def _remove_devices(channel_id: int, after: int, connection: Connection) -> list
 
 
 def _begin_anew(connection: Connection, channel_id: int) -> None:
-    connection.execute(_SQL["close_for_credentials"], {"channel_id": channel_id})
+    connection.execute(_SQL["change_credentials"], {"channel_id": channel_id})
     _believe_again(connection, channel_id)
 
 

@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from .channels import CircuitReason
 from .database import Connection
 from .statements import load
 
@@ -96,6 +97,8 @@ class Claim:
     issued: int
     issued_before: int
     circuit_generation: int
+    circuit_reason: CircuitReason | None
+    is_probe: bool
     contents: dict[int, StoredContent]
     addresses: dict[int, Address]
     claimed_at: datetime
@@ -154,11 +157,12 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flushed:
-    """What the database said to a flush: how long the lease lasts, and which notifications were cancelled."""
+class Held:
+    """What the database says to who still holds a chunk: for how long, and what of its surroundings has changed."""
 
     lease_left: timedelta
-    cancelled: frozenset[int]
+    circuit_generation: int
+    cancelled: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,17 +187,31 @@ def dispatch_expired(connection: Connection, *, limit: int = 100) -> list[Publis
 
 
 def claim(
-    connection: Connection, *, chunk_id: int, channel_id: int, owner: str, lease: timedelta, first: int
+    connection: Connection,
+    *,
+    chunk_id: int,
+    channel_id: int,
+    owner: str,
+    lease: timedelta,
+    first: int,
+    probe: int,
 ) -> Claim | None:
     """Take a chunk, with its contents and the addresses of its first positions; `None` if it is not to be had.
 
-    One round trip. The first `first` positions count as issued from the commit on.
+    One round trip. The first `first` positions count as issued from the commit on, of a probe the first `probe`.
     """
     with connection.pipeline():
         connection.execute(_SQL["lock_channel"], {"channel_id": channel_id})
         claimed = connection.execute(
             _SQL["claim"],
-            {"chunk_id": chunk_id, "channel_id": channel_id, "owner": owner, "lease": lease, "first": first},
+            {
+                "chunk_id": chunk_id,
+                "channel_id": channel_id,
+                "owner": owner,
+                "lease": lease,
+                "first": first,
+                "probe": probe,
+            },
         )
         contents = connection.execute(_SQL["load_contents"], {"chunk_id": chunk_id})
         addresses = connection.execute(_SQL["load_first_addresses"], {"chunk_id": chunk_id, "first": first})
@@ -212,8 +230,13 @@ def claim(
 
 
 def _claim_of(row: dict[str, Any], contents: list[dict[str, Any]], located: list[dict[str, Any]]) -> Claim:
+    reason = row["circuit_reason"]
     return Claim(
-        **{**row, "result": bytearray(row["result"])},
+        **{
+            **row,
+            "result": bytearray(row["result"]),
+            "circuit_reason": None if reason is None else CircuitReason(reason),
+        },
         contents={
             content["id"]: StoredContent(
                 notification_id=content["id"],
@@ -254,15 +277,15 @@ def _addresses(rows: Iterable[dict[str, Any]]) -> dict[int, Address]:
     }
 
 
-def renew(connection: Connection, claim: Claim, *, lease: timedelta) -> timedelta | None:
-    """Say how many positions are issued and hold the lease. Returns what is left of it, `None` if it is lost."""
+def renew(connection: Connection, claim: Claim, *, lease: timedelta) -> Held | None:
+    """Say how many positions are issued and hold the lease; `None` if it is lost."""
     row = connection.execute(_SQL["renew"], {**_fenced(claim), "lease": lease}).fetchone()
-    return None if row is None else row["lease_left"]
+    return None if row is None else Held(**row)
 
 
 def flush(
     connection: Connection, claim: Claim, finals: Sequence[Final], waits: Sequence[Wait], *, lease: timedelta
-) -> Flushed | None:
+) -> Held | None:
     """Record answers with the whole vector; `None` if the fence moved or the vector is already recorded."""
     notification_ids, device_ids = claim.notification_id, claim.device_ids
     row = connection.execute(
@@ -287,9 +310,7 @@ def flush(
             "wait_earlier": [json.dumps(wait.earlier) for wait in waits],
         },
     ).fetchone()
-    return (
-        None if row is None else Flushed(lease_left=row["lease_left"], cancelled=frozenset(row["cancelled"]))
-    )
+    return None if row is None else Held(**{**row, "cancelled": frozenset(row["cancelled"])})
 
 
 def holds(connection: Connection, claim: Claim) -> Owned:

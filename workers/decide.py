@@ -107,13 +107,17 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """The circumstances of one try: which it was, when, until when, and whether repeating is allowed."""
+    """The circumstances of one try: which it was, when, until when, and whether repeating is allowed.
+
+    `is_probe`: the channel was tried more than the delivery; to be turned away then costs no attempt.
+    """
 
     number: int
     now: datetime
     expires_at: datetime
     is_repeatable: bool = True
     is_only: bool = False
+    is_probe: bool = False
 
 
 def decide(  # noqa: PLR0911  one return for each outcome
@@ -139,7 +143,8 @@ def decide(  # noqa: PLR0911  one return for each outcome
             delay = _floor(outcome, policy) + timedelta(seconds=jitter(1.0))
             return _unless_late(Snooze(delay=delay, reason=outcome.reason), attempt)
         case Unavailable():
-            return _retry(_floor(outcome, policy), outcome.reason, attempt, policy, jitter)
+            floor = _floor(outcome, policy)
+            return _retry(floor, outcome.reason, attempt, policy, jitter, is_free=attempt.is_probe)
         case SendError():
             return _decide_unanswered(outcome, attempt, policy, jitter)
         case _:
@@ -152,14 +157,26 @@ def _decide_unanswered(error: SendError, attempt: Attempt, policy: RetryPolicy, 
             return _unless_late(Snooze(delay=CREDENTIALS_REST * policy.scale, reason=error.reason), attempt)
         case AnswerUnknown() if not attempt.is_repeatable:
             return Complete(outcome=FinalOutcome.UNKNOWN, reason=error.reason)
-        case AnswerUnknown() | NotSent():
+        case AnswerUnknown():
             return _retry(timedelta(0), error.reason, attempt, policy, jitter)
+        case NotSent():
+            return _retry(timedelta(0), error.reason, attempt, policy, jitter, is_free=attempt.is_probe)
     raise TypeError(f"not an outcome: {error!r}")
 
 
-def _retry(floor: timedelta, reason: str, attempt: Attempt, policy: RetryPolicy, jitter: Jitter) -> Decision:
+def _retry(
+    floor: timedelta,
+    reason: str,
+    attempt: Attempt,
+    policy: RetryPolicy,
+    jitter: Jitter,
+    *,
+    is_free: bool = False,
+) -> Decision:
     if attempt.is_only:
         return Expire(reason=reason)
+    if is_free:
+        return _unless_late(Snooze(delay=policy.backoff(1, floor, jitter), reason=reason), attempt)
     if attempt.number >= policy.max_attempts:
         return DeadLetter(reason=reason)
     delay = policy.backoff(attempt.number, floor, jitter)

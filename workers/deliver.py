@@ -6,17 +6,17 @@
 4. When no position is open the chunk is gone and its outcomes are added up.
 
 Whatever happens, a position without a recorded answer is at worst *answer unknown*. The loop stops feeding when
-it is told to stop, when the channel's credentials are refused, or when its time is up; it then collects what is
-out and gives the chunk back. A process that slept past its lease finds so before it sends anything more.
+it is told to stop, when the channel's circuit opens or its probe is over, or when its time is up; it then collects
+what is out and gives the chunk back. A process that slept past its lease finds so before it sends anything more.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID, uuid5
 
@@ -31,8 +31,10 @@ from providers.outcome import (
     Content,
     CredentialsRejected,
     NotSent,
+    Outcome,
     Push,
     Rejected,
+    SendError,
     Throttled,
     Unavailable,
     Unregistered,
@@ -43,6 +45,7 @@ from registry.channels import CircuitReason
 from registry.database import Connection, Database, boot_seconds
 from registry.ledger import Address, FinalOutcome, Published, StoredContent
 
+from .breaker import Breaker, Probe, Trip
 from .clients import ClientPool
 from .decide import Attempt, Jitter, RetryPolicy, decide
 from .recording import Answered, LeaseLost, Recorder
@@ -54,6 +57,8 @@ log = structlog.get_logger()
 # sub-batches are out at a time, so that a slow answer does not leave the connection idle.
 SUB_BATCH = 100
 _SUB_BATCHES_OUT = 3
+# As many as a stopped channel is probed with.
+PROBE = 5
 _POLL_SECONDS = 0.05
 # A third claim without any answer since the first means that something in the chunk kills its owner.
 _STRIKES = 2
@@ -75,6 +80,7 @@ class Tools:
     jitter: Jitter
     announce: Callable[[Sequence[Published]], None]
     is_stopping: Callable[[], bool]
+    breakers: defaultdict[int, Breaker] = field(default_factory=lambda: defaultdict(Breaker))
 
 
 def deliver(tools: Tools, *, chunk_id: int, channel_id: int) -> Counter[str] | None:
@@ -95,6 +101,7 @@ def deliver(tools: Tools, *, chunk_id: int, channel_id: int) -> Counter[str] | N
             owner=tools.owner,
             lease=tools.settings.lease,
             first=first,
+            probe=PROBE if client else 0,
         )
     )
     if claim is None:
@@ -110,7 +117,7 @@ def deliver(tools: Tools, *, chunk_id: int, channel_id: int) -> Counter[str] | N
         with suppress(LeaseLost):
             recorder.divide(_POISON)
     else:
-        Delivery(tools, client, recorder, sub_batch=first).run()
+        Delivery(tools, client, recorder, sub_batch=PROBE if claim.is_probe else first).run()
     tools.announce(recorder.published)
     return recorder.counts()
 
@@ -120,27 +127,33 @@ def _client(tools: Tools, channel_id: int) -> Client | None:
     try:
         return tools.clients.get(channel_id).client
     except CredentialsRejected as error:
-        stop_channel(tools, channel_id, error.reason, generation=None)
+        stop_channel(tools, channel_id, refused(error), generation=None)
         return None
 
 
-def stop_channel(tools: Tools, channel_id: int, detail: str, *, generation: int | None) -> None:
-    """Open a channel's circuit because its credentials are refused or cannot be read."""
-    known = tools.clients.fingerprint(channel_id)
+def refused(error: CredentialsRejected) -> Trip:
+    """Give the reason to stop for credentials that are refused or cannot be read."""
+    return Trip(reason=CircuitReason.CREDENTIALS, detail=error.reason)
+
+
+def stop_channel(tools: Tools, channel_id: int, trip: Trip, *, generation: int | None) -> None:
+    """Open a channel's circuit, unless it has changed since `generation`; `None`: whatever it is now."""
+    known = tools.clients.fingerprint(channel_id) if trip.reason is CircuitReason.CREDENTIALS else None
 
     def work(connection: Connection) -> bool:
         current = channels.find(connection, channel_id).circuit_generation
         return channels.open_circuit(
             connection,
             channel_id,
-            reason=CircuitReason.CREDENTIALS,
-            detail=detail,
+            reason=trip.reason,
+            detail=trip.detail,
+            rest=trip.rest(tools.settings.delay_scale),
             fingerprint=known,
             generation=current if generation is None else generation,
         )
 
     if tools.database.run(work):
-        log.error("channel_stopped", channel=channel_id, reason="credentials", detail=detail)
+        log.error("channel_stopped", channel=channel_id, reason=trip.reason.value, detail=trip.detail)
 
 
 class Delivery:
@@ -156,7 +169,10 @@ class Delivery:
         self._sent: dict[int, tuple[Push, Address]] = {}
         self._contents: dict[int, Content | None] = {}
         self._draws: dict[str, float] = {}
-        self._is_refused = False
+        self._breaker = tools.breakers[self._claim.channel_id]
+        self._probe = Probe(self._claim.circuit_reason) if self._claim.is_probe else None
+        self._is_over = False
+        self._heard_at = time.monotonic()
         limits = tools.settings
         self._give_back_at = (
             time.monotonic() + limits.task_soft_limit_seconds - limits.provider_timeout_seconds
@@ -181,7 +197,7 @@ class Delivery:
 
     def _send(self, client: Client, queue: list[int]) -> None:
         """Feed and collect until everything is answered, or nothing more may be fed and all that is out is in."""
-        window = max(self._sub_batch, _SUB_BATCHES_OUT * SUB_BATCH)
+        window = PROBE if self._claim.is_probe else max(self._sub_batch, _SUB_BATCHES_OUT * SUB_BATCH)
         out = 0
         while queue or out:
             if self._must_stop():
@@ -193,9 +209,18 @@ class Delivery:
             out -= self._collect(client, is_urgent=bool(queue) and has_room)
             if self._recorder.is_flush_due:
                 self._recorder.save()
+            if out:
+                self._mind_silence(client)
+            elif self._probe and self._probe.has_answers:
+                self._end_probe(self._probe)
 
     def _must_stop(self) -> bool:
-        return self._is_refused or self._tools.is_stopping() or time.monotonic() > self._give_back_at
+        return (
+            self._is_over
+            or self._recorder.is_channel_changed
+            or self._tools.is_stopping()
+            or time.monotonic() > self._give_back_at
+        )
 
     def _conclude(self) -> None:
         if self._recorder.has_pending:
@@ -215,6 +240,8 @@ class Delivery:
         if not pushes:
             return 0
         self._sent |= {push.position: (push, addresses[push.position]) for push in pushes}
+        if not client.in_flight:
+            self._heard_at = time.monotonic()
         batches = client.prepare(pushes)
         has_new_tags = self._tag(batches)
         self._recorder.issue(positions[-1] + 1, has_new_tags=has_new_tags)
@@ -291,6 +318,8 @@ class Delivery:
     def _collect(self, client: Client, *, is_urgent: bool) -> int:
         """Take the answers that are there, waiting a little for the first unless there is more to feed."""
         answers = client.poll(0.0 if is_urgent else _POLL_SECONDS)
+        if answers:
+            self._heard_at = time.monotonic()
         for answer in answers:
             self._settle(answer)
         return len(answers)
@@ -298,20 +327,20 @@ class Delivery:
     def _settle(self, answer: Answer) -> None:
         """Turn one answer into a decision and record it."""
         outcome, position, content = answer.outcome, answer.push.position, answer.push.content
-        if isinstance(outcome, CredentialsRejected):
-            self._refuse(outcome)
+        push, address = self._sent[position]
+        tag = self._claim.request_tags[position] if self._claim.request_tags else None
+        if answer.push is not push:
+            # The client divided the request: each part is a request of its own to the vendor.
+            tag = answer.push.request_tag
+        self._weigh(position, tag or push.delivery_id, outcome)
         attempt = Attempt(
             number=self._recorder.attempts_spent(position) + 1,
             now=self._recorder.now,
             expires_at=content.expires_at,
             is_repeatable=_is_repeatable(content.event),
             is_only=content.event.ttl_seconds == 0,
+            is_probe=self._claim.is_probe,
         )
-        push, address = self._sent[position]
-        tag = self._claim.request_tags[position] if self._claim.request_tags else None
-        if answer.push is not push:
-            # The client divided the request: each part is a request of its own to the vendor.
-            tag = answer.push.request_tag
         self._recorder.record(
             position,
             address,
@@ -333,15 +362,41 @@ class Delivery:
         draw = self._draws[tag]
         return lambda ceiling: ceiling * draw
 
-    def _refuse(self, error: CredentialsRejected) -> None:
-        if not self._is_refused:
-            self._is_refused = True
-            stop_channel(
-                self._tools,
-                self._claim.channel_id,
-                error.reason,
-                generation=self._claim.circuit_generation,
-            )
+    def _weigh(self, position: int, request: str, outcome: Outcome | SendError) -> None:
+        """Stop the channel when its credentials are refused, or when it has failed too often in a row."""
+        if isinstance(outcome, CredentialsRejected):
+            self._stop(refused(outcome))
+        elif self._probe:
+            self._probe.note(outcome)
+        elif trip := self._breaker.note(self._claim.device_ids[position], request, outcome):
+            self._stop(trip)
+
+    def _end_probe(self, probe: Probe) -> None:
+        """Close the circuit if the probe was answered, or open it for a longer rest. The chunk is given back."""
+        self._recorder.save()
+        if probe.trip:
+            self._stop(probe.trip)
+            return
+        self._is_over = True
+        channel_id, generation = self._claim.channel_id, self._claim.circuit_generation
+        if self._tools.database.run(
+            lambda connection: channels.end_probe(connection, channel_id, generation=generation)
+        ):
+            log.info("channel_resumed", channel=channel_id, reason="a probe was answered")
+
+    def _mind_silence(self, client: Client) -> None:
+        """Feed a provider that has stopped answering no further, long before its time-outs say so."""
+        patience = self._tools.settings.provider_timeout / 2
+        silent_seconds = time.monotonic() - self._heard_at
+        if not self._is_over and (
+            trip := self._breaker.note_silence(client.in_flight, silent_seconds, patience)
+        ):
+            self._stop(trip)
+
+    def _stop(self, trip: Trip | None) -> None:
+        if trip is not None and not self._is_over:
+            self._is_over = True
+            stop_channel(self._tools, self._claim.channel_id, trip, generation=self._claim.circuit_generation)
 
 
 def _read(stored: StoredContent) -> Content | None:

@@ -4,10 +4,11 @@ It runs beside each worker: a supervised process of its own under prefork, a thr
 may run; what one has picked, another skips. There is nothing in it to lose: it is killed and started at will.
 
 1. Leases of dead processes of this machine are released at once.
-2. Retries whose time has come become chunks.
-3. Chunks are announced, as many as each channel's window has room for. Commit, then announce.
-4. Notifications whose planning waits are announced to planners, feedback duties to feedback.
-5. Now and then: heartbeat, channels stopped for credentials that have changed, house-keeping.
+2. Stopped channels whose rest is over begin to probe.
+3. Retries whose time has come become chunks, as many as their budget allows.
+4. Chunks are announced, as many as each channel's window has room for. Commit, then announce.
+5. Notifications whose planning waits are announced to planners, feedback duties to feedback.
+6. Now and then: heartbeat, channels stopped for credentials that have changed, house-keeping.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class Dispatcher:
         self._said: dict[str, dict[int, tuple[float, float]]] = {}
         self._duties = [
             _Duty(0, self._release_dead),
+            _Duty(settings.tick_seconds, self._begin_probes),
             _Duty(0, self._move_retries),
             _Duty(0, self._dispatch),
             _Duty(settings.tick_seconds, self._announce_plans),
@@ -116,6 +118,10 @@ class Dispatcher:
         if dead:
             released = self._run(lambda connection: ledger.release_dead(connection, dead))
             log.warning("leases_released", owners=dead, chunks=[row["chunk_id"] for row in released])
+
+    def _begin_probes(self) -> None:
+        for channel_id in self._run(channels.begin_probes):
+            log.info("channel_probing", channel=channel_id, reason="its rest is over")
 
     def _move_retries(self) -> bool:
         _, moved = self._run(
@@ -163,17 +169,17 @@ class Dispatcher:
         )
 
     def _try_credentials(self) -> None:
-        """Let a channel go on whose refused credentials have been replaced."""
+        """Probe a channel at once whose refused credentials have been replaced."""
         for channel in self._run(channels.open_for_credentials):
             try:
                 current = fingerprint(self._clients.read_secrets(channel))
             except CredentialsRejected:
                 continue
             if current != channel.credential_fingerprint:
-                self._resume(channel)
-                log.info("channel_resumed", channel=channel.id, reason="other credentials")
+                self._change_credentials(channel)
+                log.info("channel_probing", channel=channel.id, reason="other credentials")
 
-    def _resume(self, channel: Channel) -> None:
+    def _change_credentials(self, channel: Channel) -> None:
         self._run(
             lambda connection: channels.credentials_changed(
                 connection, channel.id, generation=channel.circuit_generation

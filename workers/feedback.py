@@ -14,7 +14,7 @@ from registry.database import Connection
 from registry.devices import TokenAnswer
 from registry.receipts import Poll
 
-from .deliver import Tools, stop_channel
+from .deliver import Tools, refused, stop_channel
 
 log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ def poll_receipts(tools: Tools, channel_id: int) -> dict[str, int]:
                 client = tools.clients.get(channel_id).client
                 answers = client.poll_receipts(poll.message_id, poll.tokens, poll.loaded_at)
             except CredentialsRejected as error:
-                stop_channel(tools, channel_id, error.reason, generation=None)
+                stop_channel(tools, channel_id, refused(error), generation=None)
                 return counts
             except SendError as error:
                 log.warning("receipts_unavailable", channel=channel_id, reason=error.reason)

@@ -16,7 +16,7 @@ from typing import Any, assert_never
 from registry import devices, ledger, receipts
 from registry.database import Connection, Database, boot_seconds
 from registry.devices import TokenAnswer
-from registry.ledger import CODES, WAITING, Address, Claim, Final, FinalOutcome, Flushed, Published, Wait
+from registry.ledger import CODES, WAITING, Address, Claim, Final, FinalOutcome, Held, Published, Wait
 
 from .decide import Complete, DeadLetter, Decision, Expire, Retire, RetryAt, Snooze
 
@@ -71,6 +71,8 @@ class Recorder:
         self.cancelled = {
             content.notification_id for content in claim.contents.values() if content.is_cancelled
         }
+        # Its circuit was opened, closed or corrected since the claim: what remains is somebody else's to send.
+        self.is_channel_changed = False
         self._database = database
         self._lease = lease
         self._deadline = deadline
@@ -234,16 +236,18 @@ class Recorder:
         """Write what is pending, or at least hold the lease. Raises `LeaseLost`."""
         asked_at = boot_seconds()
         if self.has_pending:
-            lease_left = self._flush()
+            held = self._flush()
         else:
-            lease_left = self._database.run(
+            held = self._database.run(
                 lambda connection: ledger.renew(connection, self.claim, lease=self._lease)
             )
-            if lease_left is None:
+            if held is None:
                 raise LeaseLost
         self._issued_saved = self.claim.issued
-        if lease_left is not None:
-            self._deadline = asked_at + lease_left.total_seconds()
+        if held is not None:
+            self._deadline = asked_at + held.lease_left.total_seconds()
+            self.cancelled |= held.cancelled
+            self.is_channel_changed = held.circuit_generation != self.claim.circuit_generation
 
     def divide(self, reason: str) -> None:
         """Halve a chunk that makes no progress; a single position becomes a dead letter. Its neighbours go on."""
@@ -271,26 +275,23 @@ class Recorder:
         if not self.has_pending:
             self._pending.since = time.monotonic()
 
-    def _flush(self, *, before: Callable[[Connection], None] | None = None) -> timedelta | None:
+    def _flush(self, *, before: Callable[[Connection], None] | None = None) -> Held | None:
         """Write what is pending; `None` if it had been written already. Raises `LeaseLost`."""
 
-        def work(connection: Connection) -> Flushed:
+        def work(connection: Connection) -> Held:
             return self._write(connection, before)
 
         try:
-            flushed = self._database.run(work)
+            held = self._database.run(work)
         except _NotRecorded:
             owned = self._database.run(lambda connection: ledger.holds(connection, self.claim))
             if not owned.is_recorded or not (owned.is_owner or self.claim.is_complete):
                 raise LeaseLost from None
-            flushed = None
+            held = None
         self._pending = _Pending()
-        if flushed is None:
-            return None
-        self.cancelled |= flushed.cancelled
-        return flushed.lease_left
+        return held
 
-    def _write(self, connection: Connection, before: Callable[[Connection], None] | None) -> Flushed:
+    def _write(self, connection: Connection, before: Callable[[Connection], None] | None) -> Held:
         """One transaction, in lock order: channel, chunk, device, notification."""
         claim, pending = self.claim, self._pending
         if before is not None:
@@ -299,14 +300,14 @@ class Recorder:
             ledger.lock_channel(connection, claim.channel_id)
         if claim.is_complete and (self._accepted or self._doubted):
             ledger.count_health(connection, claim, accepted=self._accepted, doubted=self._doubted)
-        flushed = ledger.flush(connection, claim, pending.finals, pending.waits, lease=self._lease)
-        if flushed is None:
+        held = ledger.flush(connection, claim, pending.finals, pending.waits, lease=self._lease)
+        if held is None:
             raise _NotRecorded
         self._write_news(connection)
         if claim.is_complete:
             ledger.finish(connection, claim)
             self.published = ledger.dispatch(connection, [claim.channel_id])
-        return flushed
+        return held
 
     def _write_news(self, connection: Connection) -> None:
         pending = self._pending

@@ -40,7 +40,11 @@ def up(*, persist: Path | None, simulate: bool) -> int:
 @click.option(
     "--lane", "lanes", multiple=True, type=click.Choice(_LANES), help="Can be repeated; all without it."
 )
-@click.option("--processes", type=click.IntRange(1, 512), help="How many; one for each CPU without it.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 512),
+    help="How many; three for each CPU without it, since one channel may hold a third of them.",
+)
 @click.option("--name", help="What Flower and `pushfan doctor` call it; its lanes without it.")
 @click.option(
     "--pool", type=click.Choice(("prefork", "threads", "solo")), default="prefork", show_default=True

@@ -8,30 +8,31 @@ FROM pushfan.app a WHERE a.id = %(app_id)s
 ON CONFLICT ON CONSTRAINT channel_app_name_key DO NOTHING
 RETURNING id, app_id, name, provider, environment, settings, secrets, endpoint, report_endpoint, ca_file,
           slots, rate_per_second, circuit, circuit_reason, circuit_detail, circuit_generation,
-          circuit_changed_at, credential_fingerprint, health_since, accepted, doubted, created_at
+          circuit_changed_at, probe_at, failed_probes, ramping_since, credential_fingerprint, health_since,
+          accepted, doubted, created_at
 
 -- name: get
 -- One channel of an app, by name.
 SELECT c.id, c.app_id, c.name, c.provider, c.environment, c.settings, c.secrets, c.endpoint,
        c.report_endpoint, c.ca_file, c.slots, c.rate_per_second, c.circuit, c.circuit_reason,
-       c.circuit_detail, c.circuit_generation, c.circuit_changed_at, c.credential_fingerprint, c.health_since,
-       c.accepted, c.doubted, c.created_at
+       c.circuit_detail, c.circuit_generation, c.circuit_changed_at, c.probe_at, c.failed_probes, c.ramping_since,
+       c.credential_fingerprint, c.health_since, c.accepted, c.doubted, c.created_at
 FROM pushfan.channel c WHERE c.app_id = %(app_id)s AND c.name = %(name)s
 
 -- name: find
 -- One channel by id.
 SELECT c.id, c.app_id, c.name, c.provider, c.environment, c.settings, c.secrets, c.endpoint,
        c.report_endpoint, c.ca_file, c.slots, c.rate_per_second, c.circuit, c.circuit_reason,
-       c.circuit_detail, c.circuit_generation, c.circuit_changed_at, c.credential_fingerprint, c.health_since,
-       c.accepted, c.doubted, c.created_at
+       c.circuit_detail, c.circuit_generation, c.circuit_changed_at, c.probe_at, c.failed_probes, c.ramping_since,
+       c.credential_fingerprint, c.health_since, c.accepted, c.doubted, c.created_at
 FROM pushfan.channel c WHERE c.id = %(channel_id)s
 
 -- name: list_all
 -- The channels of one app, or of all.
 SELECT c.id, c.app_id, c.name, c.provider, c.environment, c.settings, c.secrets, c.endpoint,
        c.report_endpoint, c.ca_file, c.slots, c.rate_per_second, c.circuit, c.circuit_reason,
-       c.circuit_detail, c.circuit_generation, c.circuit_changed_at, c.credential_fingerprint, c.health_since,
-       c.accepted, c.doubted, c.created_at
+       c.circuit_detail, c.circuit_generation, c.circuit_changed_at, c.probe_at, c.failed_probes, c.ramping_since,
+       c.credential_fingerprint, c.health_since, c.accepted, c.doubted, c.created_at
 FROM pushfan.channel c
 WHERE %(app_id)s::integer IS NULL OR c.app_id = %(app_id)s
 ORDER BY c.app_id, c.name COLLATE "C"
@@ -40,8 +41,8 @@ ORDER BY c.app_id, c.name COLLATE "C"
 -- Channels that wait for other secrets.
 SELECT c.id, c.app_id, c.name, c.provider, c.environment, c.settings, c.secrets, c.endpoint,
        c.report_endpoint, c.ca_file, c.slots, c.rate_per_second, c.circuit, c.circuit_reason,
-       c.circuit_detail, c.circuit_generation, c.circuit_changed_at, c.credential_fingerprint, c.health_since,
-       c.accepted, c.doubted, c.created_at
+       c.circuit_detail, c.circuit_generation, c.circuit_changed_at, c.probe_at, c.failed_probes, c.ramping_since,
+       c.credential_fingerprint, c.health_since, c.accepted, c.doubted, c.created_at
 FROM pushfan.channel c WHERE c.circuit = 'open' AND c.circuit_reason = 'credentials' ORDER BY c.id
 
 -- name: lock
@@ -56,7 +57,7 @@ UPDATE pushfan.channel c
 SET circuit = 'open', circuit_reason = 'operator', circuit_detail = %(detail)s,
     circuit_generation = c.circuit_generation + CASE WHEN o.is_paused THEN 0 ELSE 1 END,
     circuit_changed_at = CASE WHEN o.is_paused THEN c.circuit_changed_at ELSE clock_timestamp() END,
-    credential_fingerprint = NULL
+    credential_fingerprint = NULL, probe_at = NULL
 FROM (
     SELECT p.id, p.circuit = 'open' AND p.circuit_reason IS NOT DISTINCT FROM 'operator' AS is_paused
     FROM pushfan.channel p WHERE p.id = %(channel_id)s FOR NO KEY UPDATE
@@ -65,30 +66,58 @@ WHERE c.id = o.id
 RETURNING c.circuit_generation
 
 -- name: open
--- Stop the channel for what was seen, unless its circuit has changed since.
+-- Stop the channel for what was seen, unless its circuit has changed since. Without a rest somebody must act; with one
+-- it probes by itself, later each time that a probe fails, or that it has to stop soon after it began again.
 UPDATE pushfan.channel c
 SET circuit = 'open', circuit_reason = %(reason)s, circuit_detail = %(detail)s,
     circuit_generation = c.circuit_generation + 1, circuit_changed_at = clock_timestamp(),
-    credential_fingerprint = %(fingerprint)s
-WHERE c.id = %(channel_id)s AND c.circuit_generation = %(generation)s AND c.circuit <> 'open'
+    credential_fingerprint = %(fingerprint)s, failed_probes = o.failed_probes,
+    probe_at = clock_timestamp() + greatest(
+        %(floor)s::interval, least(%(cap)s::interval, %(rest)s::interval * 2 ^ o.failed_probes))
+FROM (
+    SELECT p.id, CASE WHEN p.circuit = 'probing' OR p.ramping_since > clock_timestamp() - interval '1 minute'
+                      THEN least(p.failed_probes + 1, 20) ELSE 0 END AS failed_probes
+    FROM pushfan.channel p WHERE p.id = %(channel_id)s FOR NO KEY UPDATE
+) AS o
+WHERE c.id = o.id AND c.circuit_generation = %(generation)s AND c.circuit <> 'open'
 RETURNING c.circuit_generation
 
+-- name: begin_probes
+-- Stopped channels whose rest is over and that have something to send let a few positions through.
+UPDATE pushfan.channel c
+SET circuit = 'probing', circuit_generation = c.circuit_generation + 1, circuit_changed_at = clock_timestamp(),
+    probe_at = NULL
+WHERE c.circuit = 'open' AND c.probe_at <= now()
+  AND (EXISTS (SELECT FROM pushfan.chunk k WHERE k.channel_id = c.id AND k.expires_at > now())
+       OR EXISTS (SELECT FROM pushfan.retry r WHERE r.channel_id = c.id AND r.due_at <= now()))
+RETURNING c.id
+
+-- name: probe
+-- An operator lets a few positions through a stopped channel.
+UPDATE pushfan.channel c
+SET circuit = 'probing', circuit_generation = c.circuit_generation + 1, circuit_changed_at = clock_timestamp(),
+    probe_at = NULL
+WHERE c.id = %(channel_id)s AND c.circuit = 'open'
+RETURNING c.id
+
 -- name: close
--- Let traffic flow.
+-- Let traffic flow, slowly at first; after a probe only if the circuit is still the one that was probed.
 UPDATE pushfan.channel c
 SET circuit = 'closed', circuit_reason = NULL, circuit_detail = NULL, credential_fingerprint = NULL,
-    circuit_generation = c.circuit_generation + 1, circuit_changed_at = clock_timestamp()
+    circuit_generation = c.circuit_generation + 1, circuit_changed_at = clock_timestamp(),
+    probe_at = NULL, ramping_since = clock_timestamp()
 WHERE c.id = %(channel_id)s
+  AND (%(probed)s::bigint IS NULL OR (c.circuit = 'probing' AND c.circuit_generation = %(probed)s))
+RETURNING c.id
 
--- name: close_for_credentials
--- Other credentials: what was seen under the old ones is stale, and a circuit that they opened closes.
+-- name: change_credentials
+-- Other credentials: what was seen under the old ones is stale, and a circuit that they opened probes.
 UPDATE pushfan.channel c
-SET circuit = CASE WHEN o.is_theirs THEN 'closed' ELSE c.circuit END,
-    circuit_reason = CASE WHEN o.is_theirs THEN NULL ELSE c.circuit_reason END,
-    circuit_detail = CASE WHEN o.is_theirs THEN NULL ELSE c.circuit_detail END,
+SET circuit = CASE WHEN o.is_theirs THEN 'probing' ELSE c.circuit END,
     credential_fingerprint = NULL,
     circuit_generation = c.circuit_generation + 1,
-    circuit_changed_at = CASE WHEN o.is_theirs THEN clock_timestamp() ELSE c.circuit_changed_at END
+    circuit_changed_at = CASE WHEN o.is_theirs THEN clock_timestamp() ELSE c.circuit_changed_at END,
+    probe_at = CASE WHEN NOT o.is_theirs THEN c.probe_at END
 FROM (
     SELECT p.id, p.circuit <> 'closed' AND p.circuit_reason IN ('credentials', 'mass_invalidation') AS is_theirs
     FROM pushfan.channel p WHERE p.id = %(channel_id)s

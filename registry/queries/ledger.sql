@@ -1,15 +1,21 @@
 -- name: dispatch
--- Pick the chunks to publish now: for each channel and lane as many as its window has room for. A chunk is out
--- while it is leased or while its message may still be on its way (ready_at lies ahead). A message that was lost
--- is followed by another after 5 s, then 10, 20, … 80 s, so that a queue without workers does not grow.
-WITH room AS MATERIALIZED (
-    SELECT c.id AS channel_id, lanes.lane, c.slots - (
-        SELECT count(*) FROM pushfan.chunk k
-        WHERE k.channel_id = c.id AND k.lane = lanes.lane AND k.published_at IS NOT NULL
-          AND (k.ready_at > now() OR k.lease_until > now())
+-- Pick the chunks to publish now: for each channel and lane as many as its window has room for, none where the
+-- channel's rate is used up, one where its circuit is probing. A chunk is out while it is leased or while its message
+-- may still be on its way (ready_at lies ahead). A message that was lost is followed by another after 5 s, then 10,
+-- 20, … 80 s, so that a queue without workers does not grow.
+WITH lanes AS MATERIALIZED (
+    SELECT lane, pushfan.lane_share(lane) AS share, pushfan.lane_horizon(lane) AS horizon
+    FROM (VALUES ('urgent'), ('normal'), ('bulk')) AS v (lane)
+), room AS MATERIALIZED (
+    SELECT c.id AS channel_id, lanes.lane,
+        CASE c.circuit WHEN 'probing' THEN 1 ELSE least(c.slots, lanes.share) END - (
+            SELECT count(*) FROM pushfan.chunk k
+            WHERE k.channel_id = c.id AND (k.lane = lanes.lane OR c.circuit = 'probing')
+              AND k.published_at IS NOT NULL AND (k.ready_at > now() OR k.lease_until > now())
     ) AS free
-    FROM pushfan.channel c CROSS JOIN (VALUES ('urgent'), ('normal'), ('bulk')) AS lanes (lane)
+    FROM pushfan.channel c CROSS JOIN lanes
     WHERE c.circuit <> 'open' AND (%(channel_ids)s::integer[] IS NULL OR c.id = ANY (%(channel_ids)s))
+      AND (c.circuit = 'probing' OR c.budget_at <= now() + lanes.horizon)
 ), due AS MATERIALIZED (
     SELECT k.id
     FROM room CROSS JOIN LATERAL (
@@ -52,25 +58,51 @@ SELECT c.id FROM pushfan.channel c WHERE c.id = %(channel_id)s FOR NO KEY UPDATE
 -- Take the right to work on a chunk. Reads what the last owner left from the locked row, never from the
 -- statement's older snapshot, and says at once how many positions go to the send engine first. A chunk that was
 -- begun comes before the others when its lease ends, however long the backlog.
-WITH held AS (
-    SELECT k.id, k.issued FROM pushfan.chunk k
-    WHERE k.id = %(chunk_id)s AND k.channel_id = %(channel_id)s AND (k.lease_until IS NULL OR k.lease_until < clock_timestamp())
+-- The channel lets it through while its circuit is closed, a slot is free and its rate is not used up; while it is
+-- probing, one chunk at a time. What has expired goes through in any case, and costs nothing. What is refused goes
+-- back to its place and may be published again at once, or when the rate allows it.
+WITH held AS MATERIALIZED (
+    SELECT k.id, k.channel_id, k.lane, k.issued, k.expires_at <= clock_timestamp() AS is_over,
+           cardinality(k.device_ids) AS positions
+    FROM pushfan.chunk k
+    WHERE k.id = %(chunk_id)s AND k.channel_id = %(channel_id)s
+      AND (k.lease_until IS NULL OR k.lease_until < clock_timestamp())
     FOR UPDATE
+), gate AS MATERIALIZED (
+    SELECT held.*, c.circuit, c.circuit_reason, c.circuit_generation,
+        held.positions / pushfan.channel_rate(c.rate_per_second, c.ramping_since) AS cost_seconds,
+        greatest(interval '0', c.budget_at - clock_timestamp() - pushfan.lane_horizon(held.lane)) AS wait,
+        least(c.slots, pushfan.lane_share(held.lane)) AS slots,
+        (SELECT count(*) FROM pushfan.chunk o
+         WHERE o.channel_id = held.channel_id AND (o.lane = held.lane OR c.circuit = 'probing')
+           AND o.published_at IS NOT NULL AND o.lease_until > clock_timestamp()) AS leased
+    FROM held JOIN pushfan.channel c ON c.id = held.channel_id
+), verdict AS MATERIALIZED (
+    SELECT gate.*, gate.is_over OR CASE gate.circuit
+        WHEN 'closed' THEN gate.leased < gate.slots AND gate.wait = interval '0'
+        WHEN 'probing' THEN gate.leased = 0
+        ELSE false END AS is_let_through
+    FROM gate
+), spent AS (
+    UPDATE pushfan.channel c
+    SET budget_at = greatest(c.budget_at, clock_timestamp()) + make_interval(secs => v.cost_seconds)
+    FROM verdict v WHERE c.id = v.channel_id AND v.is_let_through AND v.circuit = 'closed' AND NOT v.is_over
+), refused AS (
+    UPDATE pushfan.chunk k
+    SET published_at = NULL, publications = 0, ready_at = CASE WHEN v.wait > interval '0' AND v.circuit = 'closed'
+        THEN clock_timestamp() + v.wait ELSE k.queued_at - interval '1 millisecond' * least(k.fence, 1) END
+    FROM verdict v WHERE k.id = v.id AND NOT v.is_let_through
 )
 UPDATE pushfan.chunk k
 SET fence = k.fence + 1, owner = %(owner)s, strikes = k.strikes + 1, publications = 0, published_at = now(),
     lease_until = clock_timestamp() + %(lease)s, ready_at = k.queued_at - interval '1 millisecond',
-    issued = greatest(k.issued, least(%(first)s, cardinality(k.device_ids)))
-FROM held, pushfan.channel c
-WHERE k.id = held.id AND c.id = k.channel_id
-  AND (c.circuit <> 'open' OR k.expires_at <= clock_timestamp())
-  AND c.slots > (
-      SELECT count(*) FROM pushfan.chunk other
-      WHERE other.channel_id = k.channel_id AND other.lane = k.lane AND other.published_at IS NOT NULL
-        AND other.lease_until > clock_timestamp())
+    issued = greatest(k.issued, least(
+        CASE v.circuit WHEN 'probing' THEN %(probe)s ELSE %(first)s END, cardinality(k.device_ids)))
+FROM verdict v
+WHERE k.id = v.id AND v.is_let_through
 RETURNING k.id AS chunk_id, k.app_id, k.channel_id, k.lane, k.notification_ids, k.device_ids, k.attempts, k.earlier,
-          k.request_tags, k.expires_at, k.fence, k.strikes, k.result, k.issued, held.issued AS issued_before,
-          c.circuit_generation
+          k.request_tags, k.expires_at, k.fence, k.strikes, k.result, k.issued, v.issued AS issued_before,
+          v.circuit_generation, v.circuit = 'probing' AS is_probe, v.circuit_reason
 
 -- name: load_contents
 -- What the chunk's notifications say.
@@ -109,7 +141,8 @@ SET issued = greatest(k.issued, %(issued)s),
     lease_until = CASE WHEN k.lease_until < clock_timestamp() + %(lease)s / 2
                        THEN clock_timestamp() + %(lease)s ELSE k.lease_until END
 WHERE k.id = %(chunk_id)s AND k.fence = %(fence)s
-RETURNING k.lease_until - clock_timestamp() AS lease_left
+RETURNING k.lease_until - clock_timestamp() AS lease_left,
+          (SELECT c.circuit_generation FROM pushfan.channel c WHERE c.id = k.channel_id) AS circuit_generation
 
 -- name: flush
 -- Record answers: the whole result vector, final outcomes and waiting ones, or nothing if the fence has moved
@@ -146,7 +179,9 @@ WITH flushed AS (
 SELECT flushed.lease_left, ARRAY(
     SELECT n.id FROM pushfan.notification n
     WHERE n.id = ANY (flushed.notification_ids) AND n.cancelled_at IS NOT NULL
-) AS cancelled
+) AS cancelled, (
+    SELECT c.circuit_generation FROM pushfan.channel c WHERE c.id = flushed.channel_id
+) AS circuit_generation
 FROM flushed
 
 -- name: holds
@@ -230,17 +265,39 @@ VALUES (%(app_id)s, %(kind)s, %(error)s, %(notification_id)s, %(device_id)s)
 
 -- name: move_due_retries
 -- Deliveries whose time has come go into new chunks; members of one vendor request stay together, so that
--- the vendor can recognise the repeat. What may no longer be sent keeps to itself: an open circuit holds the rest.
-WITH due AS MATERIALIZED (
+-- the vendor can recognise the repeat. A fifth of a channel's rate is all that repeats may take, so that an outage is
+-- not followed by a storm of them; what is over that waits here. A stopped channel's wait, too, but for those that may
+-- no longer be sent: they keep to themselves.
+WITH allowed AS MATERIALIZED (
+    SELECT c.id AS channel_id, c.rate_per_second, c.ramping_since,
+        least(%(limit)s, ceil(pushfan.channel_rate(c.rate_per_second, c.ramping_since) / 5 * extract(epoch FROM
+            now() + interval '1 second' - greatest(c.retry_budget_at, now()))))::bigint AS positions
+    FROM pushfan.channel c WHERE c.circuit <> 'open'
+), due AS MATERIALIZED (
+    SELECT r.notification_id, r.device_id
+    FROM allowed CROSS JOIN LATERAL (
+        SELECT r.notification_id, r.device_id FROM pushfan.retry r
+        WHERE r.channel_id = allowed.channel_id AND r.due_at <= now()
+        ORDER BY r.due_at
+        LIMIT greatest(0, allowed.positions)
+        FOR UPDATE SKIP LOCKED
+    ) AS r
+), over AS MATERIALIZED (
     SELECT r.notification_id, r.device_id FROM pushfan.retry r
-    WHERE r.due_at <= now()
-    ORDER BY r.due_at
+    WHERE r.expires_at <= now()
+    ORDER BY r.expires_at
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 ), gone AS (
-    DELETE FROM pushfan.retry r USING due
+    DELETE FROM pushfan.retry r USING (TABLE due UNION TABLE over) AS due
     WHERE r.notification_id = due.notification_id AND r.device_id = due.device_id
     RETURNING r.*
+), spent AS (
+    UPDATE pushfan.channel c
+    SET retry_budget_at = greatest(c.retry_budget_at, now()) + make_interval(secs =>
+        g.positions * 5 / pushfan.channel_rate(c.rate_per_second, c.ramping_since))
+    FROM (SELECT channel_id, count(*) AS positions FROM gone WHERE expires_at > now() GROUP BY channel_id) AS g
+    WHERE c.id = g.channel_id
 ), numbered AS (
     SELECT g.*, g.expires_at <= now() AS is_over, (row_number() OVER (
         PARTITION BY g.channel_id, g.lane, g.request_tag, g.expires_at <= now()

@@ -103,6 +103,7 @@ class Scene:
                 owner=owner,
                 lease=LEASE,
                 first=first,
+                probe=5,
             )
 
     def claimed(self, chunk_id: int, **more: Any) -> Claim:

@@ -50,7 +50,13 @@ def test_of_many_simultaneous_claims_one_succeeds(scene: Scene, connect: Connect
         with connection.transaction():
             return (
                 ledger.claim(
-                    connection, chunk_id=chunk_id, channel_id=channel_id, owner=owner, lease=LEASE, first=9
+                    connection,
+                    chunk_id=chunk_id,
+                    channel_id=channel_id,
+                    owner=owner,
+                    lease=LEASE,
+                    first=9,
+                    probe=5,
                 )
                 is not None
             )
@@ -73,7 +79,13 @@ def test_slots_limit_holds_with_simultaneous_claims(scene: Scene, connect: Conne
         with connection.transaction():
             return (
                 ledger.claim(
-                    connection, chunk_id=chunk_id, channel_id=channel_id, owner="x", lease=LEASE, first=9
+                    connection,
+                    chunk_id=chunk_id,
+                    channel_id=channel_id,
+                    owner="x",
+                    lease=LEASE,
+                    first=9,
+                    probe=5,
                 )
                 is not None
             )
@@ -180,7 +192,13 @@ def test_late_flush_waiting_behind_a_takeover_records_nothing(scene: Scene, conn
     finals = [final(old, 0), final(old, 1)]
     with second.transaction():
         new = ledger.claim(
-            second, chunk_id=chunk_id, channel_id=scene.channel.id, owner="new", lease=LEASE, first=100
+            second,
+            chunk_id=chunk_id,
+            channel_id=scene.channel.id,
+            owner="new",
+            lease=LEASE,
+            first=100,
+            probe=5,
         )
         assert new is not None
         flush = in_background(lambda: ledger.flush(late, old, finals, [], lease=LEASE))
@@ -271,7 +289,7 @@ def test_lease_renewal_is_lazy_and_a_hot_update(scene: Scene) -> None:
     before = scene.chunks()[0]
     left = ledger.renew(scene.connection, claim, lease=LEASE)
     assert left is not None
-    assert left > LEASE / 2
+    assert left.lease_left > LEASE / 2
     assert scene.chunks()[0]["lease_until"] == before["lease_until"]
     scene.run("UPDATE pushfan.chunk SET lease_until = clock_timestamp() + interval '4 seconds'")
     ledger.renew(scene.connection, claim, lease=LEASE)
@@ -293,6 +311,7 @@ def test_claim_for_another_channel_gets_nothing(scene: Scene) -> None:
             owner="one",
             lease=LEASE,
             first=100,
+            probe=5,
         )
     assert wrong is None
     assert scene.claimed(chunk_id).fence == 1

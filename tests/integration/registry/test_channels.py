@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from registry import apps, channels, devices, notifications, subscriptions
-from registry.channels import Access, Circuit, CircuitReason, Environment, Provider
+from registry.channels import Access, Circuit, CircuitReason, Environment, Provider, Rest
 from registry.database import Connection, Database
 from registry.errors import AlreadyExists, InvalidRegistration, NotFound, RegistryError
 from registry.subscriptions import Target, TargetKind
@@ -192,7 +193,67 @@ def test_stale_news_does_not_open_a_circuit(shop: Shop) -> None:
         )
         is False
     )
-    assert shop.channel().circuit is Circuit.CLOSED
+    assert shop.channel().circuit is Circuit.PROBING
+
+
+def test_stop_that_somebody_must_end_has_no_probe(shop: Shop) -> None:
+    """Without a rest the circuit stays open, however long."""
+    stop(shop, CircuitReason.MASS_INVALIDATION)
+    assert shop.channel().probe_at is None
+    wait_for_something(shop)
+    assert channels.begin_probes(shop.connection) == []
+
+
+def test_rest_grows_with_each_failed_probe_up_to_its_cap(shop: Shop) -> None:
+    """5, 10, 20 s, then the cap; what the provider asked for is a floor, and an answered probe begins anew."""
+    rest = Rest(first=timedelta(seconds=5), cap=timedelta(seconds=30))
+    wait_for_something(shop)
+    for number, seconds in enumerate((5, 10, 20, 30, 30)):
+        assert stop(shop, CircuitReason.OUTAGE, rest=rest)
+        assert (shop.channel().failed_probes, round(rest_seconds(shop))) == (number, seconds)
+        assert channels.probe(shop.connection, shop.ios.id)
+    asked = replace(rest, floor=timedelta(seconds=90))
+    assert stop(shop, CircuitReason.THROTTLED, rest=asked)
+    assert round(rest_seconds(shop)) == 90
+    channels.probe(shop.connection, shop.ios.id)
+    assert channels.end_probe(shop.connection, shop.ios.id, generation=shop.channel().circuit_generation)
+    shop.connection.execute("UPDATE pushfan.channel SET ramping_since = now() - interval '2 minutes'")
+    stop(shop, CircuitReason.OUTAGE, rest=rest)
+    assert shop.channel().failed_probes == 0
+
+
+def test_channel_that_fails_again_soon_rests_longer(shop: Shop) -> None:
+    """A provider that answers probes and breaks down under traffic is not met at the first pace for ever."""
+    rest = Rest(first=timedelta(seconds=5), cap=timedelta(seconds=30))
+    stop(shop, CircuitReason.OUTAGE, rest=rest)
+    channels.probe(shop.connection, shop.ios.id)
+    channels.end_probe(shop.connection, shop.ios.id, generation=shop.channel().circuit_generation)
+    stop(shop, CircuitReason.OUTAGE, rest=rest)
+    assert round(rest_seconds(shop)) == 10
+
+
+def test_probe_begins_when_its_time_has_come_and_something_waits(shop: Shop) -> None:
+    """Only a push can probe; an operator need not wait for the time."""
+    rest = Rest(first=timedelta(0), cap=timedelta(0))
+    stop(shop, CircuitReason.OUTAGE, rest=rest)
+    assert channels.begin_probes(shop.connection) == []
+    wait_for_something(shop)
+    assert channels.begin_probes(shop.connection) == [shop.ios.id]
+    probing = shop.channel()
+    assert (probing.circuit, probing.circuit_reason) == (Circuit.PROBING, CircuitReason.OUTAGE)
+    assert channels.probe(shop.connection, shop.ios.id) is False
+    with pytest.raises(NotFound):
+        channels.probe(shop.connection, 999_999)
+
+
+def test_stale_probe_closes_nothing(shop: Shop) -> None:
+    """A probe that is answered after an operator has stopped the channel changes nothing."""
+    stop(shop, CircuitReason.OUTAGE)
+    channels.probe(shop.connection, shop.ios.id)
+    generation = shop.channel().circuit_generation
+    channels.pause(shop.connection, shop.ios.id)
+    assert channels.end_probe(shop.connection, shop.ios.id, generation=generation) is False
+    assert shop.channel().circuit is Circuit.OPEN
 
 
 def test_open_circuit_is_not_opened_again(shop: Shop) -> None:
@@ -205,20 +266,20 @@ def test_open_circuit_is_not_opened_again(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("reason", "expected"),
     [
-        (CircuitReason.CREDENTIALS, Circuit.CLOSED),
-        (CircuitReason.MASS_INVALIDATION, Circuit.CLOSED),
+        (CircuitReason.CREDENTIALS, Circuit.PROBING),
+        (CircuitReason.MASS_INVALIDATION, Circuit.PROBING),
         (CircuitReason.OUTAGE, Circuit.OPEN),
         (CircuitReason.OPERATOR, Circuit.OPEN),
     ],
 )
-def test_other_credentials_close_what_credentials_opened(
+def test_other_credentials_are_tried_where_credentials_stopped(
     shop: Shop, reason: CircuitReason, expected: Circuit
 ) -> None:
-    """New credentials end the circuits that wrong ones explain, and no others."""
+    """New credentials are probed where wrong ones explain the stop, and nowhere else; the reason stays in sight."""
     stop(shop, reason)
     changed = channels.set_credentials(shop.connection, shop.ios.id, KEY)
     assert (changed.circuit, changed.circuit_generation, changed.access) == (expected, 2, KEY)
-    assert (changed.circuit_reason is None) == (expected is Circuit.CLOSED)
+    assert changed.circuit_reason is reason
 
 
 def test_other_credentials_begin_health_anew(shop: Shop) -> None:
@@ -232,12 +293,12 @@ def test_other_credentials_begin_health_anew(shop: Shop) -> None:
 
 
 def test_changed_secrets_behind_the_same_reference_do_the_same(shop: Shop) -> None:
-    """A file that was replaced in place closes the circuit once; later news of it is stale."""
+    """A file that was replaced in place is probed once; later news of it is stale."""
     device_id = doubted_device(shop)
     stop(shop, CircuitReason.CREDENTIALS, fingerprint="f1")
     assert channels.credentials_changed(shop.connection, shop.ios.id, generation=1) is True
     assert channels.credentials_changed(shop.connection, shop.ios.id, generation=1) is False
-    assert shop.channel().circuit is Circuit.CLOSED
+    assert shop.channel().circuit is Circuit.PROBING
     assert shop.state(device_id) == ("active", None)
 
 
@@ -311,10 +372,34 @@ def test_names_are_those_of_the_schema(connection: Connection) -> None:
         assert all(f"'{name}'" in checks[check] for name in names)
 
 
-def stop(shop: Shop, reason: CircuitReason, fingerprint: str | None = None) -> bool:
-    """Open the circuit for what was seen under the first generation."""
+def stop(
+    shop: Shop, reason: CircuitReason, *, fingerprint: str | None = None, rest: Rest | None = None
+) -> bool:
+    """Open the circuit for what was seen just now."""
     return channels.open_circuit(
-        shop.connection, shop.ios.id, reason=reason, detail="seen", generation=0, fingerprint=fingerprint
+        shop.connection,
+        shop.ios.id,
+        reason=reason,
+        detail="seen",
+        generation=shop.channel().circuit_generation,
+        fingerprint=fingerprint,
+        rest=rest,
+    )
+
+
+def rest_seconds(shop: Shop) -> float:
+    """Read how long the channel rests from now on."""
+    probe_at = shop.channel().probe_at
+    assert probe_at is not None
+    return (probe_at - datetime.now(UTC)).total_seconds()
+
+
+def wait_for_something(shop: Shop) -> None:
+    """Let one delivery wait for the channel."""
+    shop.connection.execute(
+        "INSERT INTO pushfan.chunk (app_id, channel_id, lane, notification_ids, device_ids, expires_at, result)"
+        " VALUES (%s, %s, 'normal', '{1}', '{1}', now() + interval '1 day', '\\x00')",
+        [shop.app_id, shop.ios.id],
     )
 
 

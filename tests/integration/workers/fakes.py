@@ -20,13 +20,14 @@ class Killed(BaseException):
 
 @dataclass(slots=True)
 class Vendor:
-    """What the vendor's side sees and says. Every push is accepted unless its token has a script.
+    """What the vendor's side sees and says. Every push is accepted unless its token, or all of them, have a script.
 
     `answers` are used up one by one, the last one stays. `on_prepare`, `on_submit` and `on_poll` run before
     anything else and may raise.
     """
 
     answers: dict[str, list[Outcome | SendError]] = field(default_factory=dict)
+    to_all: Outcome | SendError | None = None
     received: list[Push] = field(default_factory=list)
     tags: list[str | None] = field(default_factory=list)
     polls: list[float] = field(default_factory=list)
@@ -55,6 +56,8 @@ class Vendor:
         script = self.answers.get(push.token)
         if script:
             return script.pop(0) if len(script) > 1 else script[0]
+        if self.to_all is not None:
+            return self.to_all
         return Accepted(message_id=f"id-{push.request_tag or push.token}", provisional=self.is_provisional)
 
     @property

@@ -482,7 +482,7 @@ def test_stopping_worker_claims_nothing(floor: Floor, scene: Scene) -> None:
 
 
 def test_credentials_rejected_stop_the_channel_and_cost_nothing(floor: Floor, scene: Scene) -> None:
-    """The circuit opens, deliveries wait without an attempt spent, tokens stay; other credentials resume it."""
+    """The circuit opens, deliveries wait without an attempt spent, tokens stay; other credentials are probed."""
     notification_id = scene.broadcast(5)
     for number in range(5):
         floor.vendor.answer(token(floor, number), CredentialsRejected("InvalidProviderToken"), Accepted())
@@ -498,9 +498,10 @@ def test_credentials_rejected_stop_the_channel_and_cost_nothing(floor: Floor, sc
     assert floor.notes.kwargs("pushfan.deliver") == []
     floor.write_secret("another secret")
     floor.dispatcher().tick()
-    assert floor.channel().circuit is Circuit.CLOSED
+    assert floor.channel().circuit is Circuit.PROBING
     found = floor.deliver_to_the_end(notification_id)
     assert found.outcomes[FinalOutcome.ACCEPTED] == 5
+    assert floor.channel().circuit is Circuit.CLOSED
     assert scene.run("SELECT DISTINCT attempts FROM pushfan.delivery") == [{"attempts": 1}]
 
 
@@ -542,7 +543,7 @@ def test_missing_credential_file_stops_the_channel_until_it_is_there(floor: Floo
     assert floor.channel().circuit_reason is CircuitReason.CREDENTIALS
     floor.write_secret("the first secret")
     floor.dispatcher().tick()
-    assert floor.channel().circuit is Circuit.CLOSED
+    assert floor.channel().circuit is Circuit.PROBING
     assert floor.deliver_to_the_end(notification_id).outcomes[FinalOutcome.ACCEPTED] == 2
 
 
@@ -558,7 +559,7 @@ def test_credential_file_lost_meanwhile_resumes_with_the_same_content(floor: Flo
     assert floor.channel().circuit is Circuit.OPEN
     floor.write_secret("the first secret")
     floor.dispatcher().tick()
-    assert floor.channel().circuit is Circuit.CLOSED
+    assert floor.channel().circuit is Circuit.PROBING
 
 
 def test_unusable_credentials_do_not_flap(floor: Floor, scene: Scene) -> None:
@@ -576,7 +577,7 @@ def test_unusable_credentials_do_not_flap(floor: Floor, scene: Scene) -> None:
     assert floor.channel().circuit is Circuit.OPEN
     floor.write_secret("another secret")
     floor.dispatcher().tick()
-    assert floor.channel().circuit is Circuit.CLOSED
+    assert floor.channel().circuit is Circuit.PROBING
 
 
 def test_expired_chunk_of_a_stopped_channel_ends_without_credentials(floor: Floor, scene: Scene) -> None:

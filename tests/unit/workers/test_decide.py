@@ -242,3 +242,21 @@ def test_foreign_outcome_is_an_error() -> None:
     """A kind of error that nobody decided about is not taken for anything."""
     with pytest.raises(TypeError):
         decide(SendError("new"), attempt(), POLICY, least)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [Unavailable(reason="INTERNAL", delay=MINUTE), NotSent("refused")],
+    ids=lambda it: type(it).__name__,
+)
+def test_probe_that_is_turned_away_costs_no_attempt(outcome: Outcome | SendError) -> None:
+    """The channel was tried, not the delivery; even the last attempt is not spent."""
+    decided = decide(outcome, attempt(10, is_probe=True), POLICY, least)
+    assert isinstance(decided, Snooze)
+    assert decided.delay == (MINUTE if isinstance(outcome, Unavailable) else timedelta(0))
+
+
+def test_probe_without_an_answer_was_an_attempt() -> None:
+    """It may have been accepted."""
+    assert isinstance(decide(AnswerUnknown("timeout"), attempt(1, is_probe=True), POLICY, least), RetryAt)
+    assert isinstance(decide(AnswerUnknown("timeout"), attempt(10, is_probe=True), POLICY, least), DeadLetter)
