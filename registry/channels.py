@@ -9,7 +9,7 @@ older generation (a chunk claimed before the credentials were corrected) changes
     probing ──(they failed)──> open, for a longer rest
     any ──(pause)──> open, reason operator; open or probing ──(resume)──> closed, ramping
 
-After a mass invalidation only other credentials or an operator begin a probe.
+Where doubts over many answers opened the circuit, only other credentials or an operator begin a probe.
 
 What a provider needs among `settings` and `secrets` is the provider's to say; here they are mappings.
 """

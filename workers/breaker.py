@@ -32,7 +32,8 @@ _FEW_SECONDS = 10.0
 _REQUESTS = 3
 
 
-# An outage may end at any moment; refused credentials seldom mend themselves, and asking costs trust.
+# An outage may end at any moment. Refused credentials and doubted tokens seldom mend themselves, and asking costs
+# trust, or the deliveries that are asked with.
 _REST = Rest(first=timedelta(seconds=5), cap=timedelta(minutes=1))
 _LONG_REST = Rest(first=timedelta(minutes=1), cap=timedelta(minutes=10))
 
@@ -45,11 +46,10 @@ class Trip:
     detail: str
     floor: timedelta = timedelta(0)
 
-    def rest(self, scale: float) -> Rest | None:
-        """Say how long to rest before a probe; `None`: until somebody acts. `scale` shortens all but the floor."""
-        if self.reason is CircuitReason.MASS_INVALIDATION:
-            return None
-        rest = _LONG_REST if self.reason is CircuitReason.CREDENTIALS else _REST
+    def rest(self, scale: float) -> Rest:
+        """Say how long to rest before a probe. `scale` shortens all but the floor."""
+        is_passing = self.reason in (CircuitReason.OUTAGE, CircuitReason.THROTTLED)
+        rest = _REST if is_passing else _LONG_REST
         return Rest(first=rest.first * scale, cap=rest.cap * scale, floor=self.floor)
 
 
@@ -102,11 +102,22 @@ class Probe:
 
 
 class Breaker:
-    """Weighs one channel's answers in one process."""
+    """Weighs one channel's answers in one process.
+
+    Doubts stop only a channel whose credentials nothing was accepted under: a row of bad tokens among good ones is
+    for the pass over suspects to judge.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._row: _Row | None = None
+        self._generation: int | None = None
+        self._has_accepted = False
+
+    def begin(self, generation: int) -> None:
+        """Begin a chunk: what was seen under another generation of the circuit is over."""
+        if generation != self._generation:
+            self._generation, self._row, self._has_accepted = generation, None, False
 
     def note_silence(self, requests: int, seconds: float, patience: timedelta) -> Trip | None:
         """Weigh that of so many requests none was answered for so long. Gives the reason to stop, if it is one."""
@@ -119,7 +130,8 @@ class Breaker:
         """Weigh one answer. Gives the reason to stop when a row is long enough, and begins anew."""
         reason = reason_of(outcome)
         now = self._clock()
-        if reason is None:
+        self._has_accepted = self._has_accepted or isinstance(outcome, Accepted)
+        if reason is None or (reason is CircuitReason.MASS_INVALIDATION and self._has_accepted):
             self._row = None
             return None
         row = self._row

@@ -41,7 +41,7 @@ from providers.outcome import (
 )
 from providers.provider import Batch
 from registry import channels, ledger
-from registry.channels import CircuitReason
+from registry.channels import Circuit, CircuitReason
 from registry.database import Connection, Database, boot_seconds
 from registry.ledger import Address, FinalOutcome, Published, StoredContent
 
@@ -137,11 +137,17 @@ def refused(error: CredentialsRejected) -> Trip:
 
 
 def stop_channel(tools: Tools, channel_id: int, trip: Trip, *, generation: int | None) -> None:
-    """Open a channel's circuit, unless it has changed since `generation`; `None`: whatever it is now."""
+    """Open a channel's circuit, unless it has changed since `generation`; `None`: whatever it is now.
+
+    Doubts stop no channel by which others have accepted.
+    """
     known = tools.clients.fingerprint(channel_id) if trip.reason is CircuitReason.CREDENTIALS else None
 
     def work(connection: Connection) -> bool:
-        current = channels.find(connection, channel_id).circuit_generation
+        channel = channels.find(connection, channel_id)
+        is_doubt = trip.reason is CircuitReason.MASS_INVALIDATION
+        if is_doubt and channel.accepted and channel.circuit is not Circuit.PROBING:
+            return False
         return channels.open_circuit(
             connection,
             channel_id,
@@ -149,7 +155,7 @@ def stop_channel(tools: Tools, channel_id: int, trip: Trip, *, generation: int |
             detail=trip.detail,
             rest=trip.rest(tools.settings.delay_scale),
             fingerprint=known,
-            generation=current if generation is None else generation,
+            generation=channel.circuit_generation if generation is None else generation,
         )
 
     if tools.database.run(work):
@@ -170,6 +176,7 @@ class Delivery:
         self._contents: dict[int, Content | None] = {}
         self._draws: dict[str, float] = {}
         self._breaker = tools.breakers[self._claim.channel_id]
+        self._breaker.begin(self._claim.circuit_generation)
         self._probe = Probe(self._claim.circuit_reason) if self._claim.is_probe else None
         self._is_over = False
         self._heard_at = time.monotonic()

@@ -84,6 +84,16 @@ def test_channel_met_only_through_single_pushes_is_stopped_too(
     scene.assert_conserved()
 
 
+def test_doubts_stop_no_channel_by_which_others_have_accepted(floor: Floor, scene: Scene) -> None:
+    """A process that meets bad tokens first leaves them to the pass over suspects."""
+    scene.broadcast(30, chunk_size=1)
+    scene.run("UPDATE pushfan.channel SET accepted = 1")
+    answer_all(floor, Rejected(reason="BadDeviceToken", suspects_token=True))
+    floor.deliver_all()
+    assert floor.channel().circuit is Circuit.CLOSED
+    assert floor.device_states() == {"suspect": 30}
+
+
 def test_failures_between_acceptances_stop_nothing(floor: Floor, scene: Scene) -> None:
     """A provider that answers every other push is served on."""
     scene.broadcast(100)

@@ -116,14 +116,25 @@ def test_longest_wait_that_was_asked_for_is_the_floor() -> None:
     """What the provider says goes over our own rest, which `scale` shortens."""
     (trip,) = failures(Breaker(Clock()), 20, SLOWER)
     rest = trip.rest(0.1)
-    assert rest is not None
     assert (rest.first, rest.floor) == (timedelta(seconds=0.5), timedelta(seconds=90))
 
 
-def test_nobody_probes_a_mass_invalidation() -> None:
-    """Somebody must look first: each probe could doubt good tokens."""
-    (trip,) = failures(Breaker(Clock()), 20, DOUBT)
-    assert trip.rest(1.0) is None
+def test_doubts_are_probed_more_seldom_than_an_outage() -> None:
+    """Each probe may doubt good tokens."""
+    (doubt,) = failures(Breaker(Clock()), 20, DOUBT)
+    (outage,) = failures(Breaker(Clock()), 20, DOWN)
+    assert doubt.rest(1.0).first >= 10 * outage.rest(1.0).first
+
+
+def test_doubts_stop_no_channel_that_accepts() -> None:
+    """Bad tokens side by side among good ones are no wrong environment; under other credentials they may be."""
+    breaker = Breaker(Clock())
+    breaker.begin(1)
+    breaker.note(99, 99, Accepted())
+    breaker.begin(1)
+    assert failures(breaker, 100, DOUBT) == []
+    breaker.begin(2)
+    assert len(failures(breaker, 20, DOUBT)) == 1
 
 
 def test_silence_stops_only_when_much_is_out_for_long() -> None:
