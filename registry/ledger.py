@@ -195,13 +195,18 @@ def claim(
     lease: timedelta,
     first: int,
     probe: int,
+    chunk_size: int,
 ) -> Claim | None:
     """Take a chunk, with its contents and the addresses of its first positions; `None` if it is not to be had.
 
-    One round trip. The first `first` positions count as issued from the commit on, of a probe the first `probe`.
+    A small one takes in others that wait, up to `chunk_size` positions. One round trip. The first `first` positions
+    count as issued from the commit on, of a probe the first `probe`.
     """
     with connection.pipeline():
         connection.execute(_SQL["lock_channel"], {"channel_id": channel_id})
+        connection.execute(
+            _SQL["absorb"], {"chunk_id": chunk_id, "channel_id": channel_id, "chunk_size": chunk_size}
+        )
         claimed = connection.execute(
             _SQL["claim"],
             {

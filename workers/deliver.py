@@ -102,6 +102,7 @@ def deliver(tools: Tools, *, chunk_id: int, channel_id: int) -> Counter[str] | N
             lease=tools.settings.lease,
             first=first,
             probe=PROBE if client else 0,
+            chunk_size=tools.settings.chunk_size,
         )
     )
     if claim is None:

@@ -54,6 +54,41 @@ RETURNING k.id AS chunk_id, k.channel_id, k.lane, k.notification_ids[1] AS notif
 -- Claims of one channel take turns: a claim that counted leases without this lock got through a limit of one.
 SELECT c.id FROM pushfan.channel c WHERE c.id = %(channel_id)s FOR NO KEY UPDATE
 
+-- name: absorb
+-- Small chunks of first attempts, such as single direct pushes make, travel together: the one that is about to be
+-- claimed takes in those that wait beside it, as many as fit. Their own messages will find nothing.
+WITH host AS MATERIALIZED (
+    SELECT k.id, k.channel_id, k.lane, k.notification_ids, k.device_ids, k.expires_at, k.queued_at
+    FROM pushfan.chunk k
+    WHERE k.id = %(chunk_id)s AND k.channel_id = %(channel_id)s AND k.fence = 0 AND k.earlier IS NULL
+      AND k.expires_at > now() AND cardinality(k.device_ids) <= %(chunk_size)s / 4
+    FOR UPDATE
+), near AS MATERIALIZED (
+    SELECT g.id, cardinality(host.device_ids) + sum(cardinality(g.device_ids)) OVER (ORDER BY g.id) AS total
+    FROM host CROSS JOIN LATERAL (
+        SELECT g.id, g.device_ids FROM pushfan.chunk g
+        WHERE g.channel_id = host.channel_id AND g.lane = host.lane AND g.id <> host.id AND g.fence = 0
+          AND g.earlier IS NULL AND g.expires_at > now() AND cardinality(g.device_ids) <= %(chunk_size)s / 4
+        ORDER BY g.ready_at
+        LIMIT %(chunk_size)s
+        FOR UPDATE SKIP LOCKED
+    ) AS g
+), guests AS (
+    DELETE FROM pushfan.chunk k USING near WHERE k.id = near.id AND near.total <= %(chunk_size)s
+    RETURNING k.id, k.notification_ids, k.device_ids, k.expires_at
+), together AS (
+    SELECT max(c.expires_at) AS expires_at, array_agg(p.device_id ORDER BY c.id, p.place) AS device_ids,
+           array_agg(c.notification_ids[CASE cardinality(c.notification_ids) WHEN 1 THEN 1 ELSE p.place END]
+                     ORDER BY c.id, p.place) AS notification_ids
+    FROM (SELECT id, notification_ids, device_ids, expires_at FROM host UNION ALL TABLE guests) AS c
+    CROSS JOIN LATERAL unnest(c.device_ids) WITH ORDINALITY AS p (device_id, place)
+)
+UPDATE pushfan.chunk k
+SET notification_ids = t.notification_ids, device_ids = t.device_ids, expires_at = t.expires_at,
+    result = decode(repeat('00', cardinality(t.device_ids)), 'hex')
+FROM host, together t
+WHERE k.id = host.id AND EXISTS (SELECT FROM guests)
+
 -- name: claim
 -- Take the right to work on a chunk. Reads what the last owner left from the locked row, never from the
 -- statement's older snapshot, and says at once how many positions go to the send engine first. A chunk that was

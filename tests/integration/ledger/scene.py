@@ -91,7 +91,13 @@ class Scene:
         return notification_id
 
     def claim(
-        self, chunk_id: int, *, owner: str = "one", first: int = 100, connection: Connection | None = None
+        self,
+        chunk_id: int,
+        *,
+        owner: str = "one",
+        first: int = 100,
+        chunk_size: int = 1,
+        connection: Connection | None = None,
     ) -> Claim | None:
         """Claim in a transaction, as a worker does."""
         connection = self.connection if connection is None else connection
@@ -104,6 +110,7 @@ class Scene:
                 lease=LEASE,
                 first=first,
                 probe=5,
+                chunk_size=chunk_size,
             )
 
     def claimed(self, chunk_id: int, **more: Any) -> Claim:

@@ -6,10 +6,12 @@ from functools import partial
 
 import pytest
 
+from events import DirectPush
 from registry import ledger
 from registry.database import Connection
 from registry.ledger import FinalOutcome
 from tests.integration.ledger.scene import (
+    HELLO,
     LEASE,
     Scene,
     await_blocked,
@@ -57,6 +59,7 @@ def test_of_many_simultaneous_claims_one_succeeds(scene: Scene, connect: Connect
                     lease=LEASE,
                     first=9,
                     probe=5,
+                    chunk_size=1,
                 )
                 is not None
             )
@@ -86,6 +89,7 @@ def test_slots_limit_holds_with_simultaneous_claims(scene: Scene, connect: Conne
                     lease=LEASE,
                     first=9,
                     probe=5,
+                    chunk_size=1,
                 )
                 is not None
             )
@@ -199,6 +203,7 @@ def test_late_flush_waiting_behind_a_takeover_records_nothing(scene: Scene, conn
             lease=LEASE,
             first=100,
             probe=5,
+            chunk_size=1,
         )
         assert new is not None
         flush = in_background(lambda: ledger.flush(late, old, finals, [], lease=LEASE))
@@ -312,6 +317,51 @@ def test_claim_for_another_channel_gets_nothing(scene: Scene) -> None:
             lease=LEASE,
             first=100,
             probe=5,
+            chunk_size=1,
         )
     assert wrong is None
     assert scene.claimed(chunk_id).fence == 1
+
+
+def test_small_chunks_that_wait_travel_together(scene: Scene) -> None:
+    """One claim takes in what fits beside it; each position keeps its own notification."""
+    users = ["a", "b", "c", "d", "e"]
+    devices = scene.install(users)
+    ids = [scene.take_in(DirectPush(app="shop", users=[user], message=HELLO))[0] for user in users]
+    for notification_id in ids:
+        scene.plan(notification_id)
+    scene.dispatch()
+    first, *_, last = scene.chunk_ids()
+    claim = scene.claimed(first, chunk_size=4)
+    assert (claim.notification_ids, claim.device_ids) == (ids[:4], devices[:4])
+    assert len(claim.addresses) == 4
+    assert scene.chunk_ids() == [first, last]
+    scene.finish(claim)
+    scene.finish(scene.claimed(last, chunk_size=4))
+    assert {scene.find(notification_id).state for notification_id in ids} == {"finished"}
+    scene.assert_conserved()
+
+
+def test_only_untouched_small_chunks_of_the_same_lane_and_channel_are_taken_along(scene: Scene) -> None:
+    """Not what somebody holds or held, what is tried again, what is large or urgent, or another channel's."""
+    other = scene.add_channel("other")
+    scene.install(["a"], channel_id=other.id)
+    scene.broadcast(7, chunk_size=1)
+    scene.plan(*scene.take_in(DirectPush(app="shop", users=["a", "u0000"], message=HELLO)))
+    rows = scene.chunks()
+    news = [row["id"] for row in rows if row["lane"] == "normal"]
+    scene.claimed(news[1])
+    scene.run("UPDATE pushfan.chunk SET fence = 1 WHERE id = %s", news[2])
+    scene.run("UPDATE pushfan.chunk SET earlier = '[[]]' WHERE id = %s", news[3])
+    scene.run("UPDATE pushfan.chunk SET expires_at = now() WHERE id = %s", news[4])
+    scene.run("UPDATE pushfan.chunk SET device_ids = '{91, 92}', result = '\\x0000' WHERE id = %s", news[5])
+    claim = scene.claimed(news[0], chunk_size=7)
+    assert len(claim) == 2
+    assert set(scene.chunk_ids()) == {row["id"] for row in rows} - {news[6]}
+
+
+def test_one_task_for_each_device_stays_so(scene: Scene) -> None:
+    """With a chunk size of 1 nothing is put together."""
+    scene.broadcast(3, chunk_size=1)
+    assert len(scene.claimed(scene.chunk_ids()[0], chunk_size=1)) == 1
+    assert len(scene.chunk_ids()) == 3

@@ -202,7 +202,14 @@ def test_claims_of_one_channel_take_turns(scene: Scene, connect: Connect) -> Non
     first, second = connect(), connect()
     with first.transaction():
         claimed = ledger.claim(
-            first, chunk_id=one, channel_id=scene.channel.id, owner="one", lease=LEASE, first=9, probe=5
+            first,
+            chunk_id=one,
+            channel_id=scene.channel.id,
+            owner="one",
+            lease=LEASE,
+            first=9,
+            probe=5,
+            chunk_size=1,
         )
         assert claimed is not None
         waiting = in_background(lambda: scene.claim(two, connection=second))

@@ -44,6 +44,7 @@ def test_claimed_chunk_is_a_lease_that_names_what_a_kill_would_leave_in_doubt(sh
         lease=timedelta(seconds=10),
         first=1,
         probe=1,
+        chunk_size=1,
     )
     assert claim is not None
     (lease,) = overview.leases(shop.connection)
