@@ -34,6 +34,8 @@ _FINAL: Final[Mapping[str, str]] = {
 }
 # These ends come from us; what a provider answered last, if it was asked at all, is the reason.
 _WITHOUT_ANSWER: Final = frozenset({"expired", "cancelled", "withdrawn"})
+# Ids that workers.replay makes.
+_REPLAYS: Final = "dead-letter."
 _COLORS: Final = {"accepted": "green", "waiting": "yellow", "planned": "yellow", "sending": "yellow"}
 
 
@@ -173,6 +175,8 @@ def _explain_absence(connection: Any, found: Notification, user: str) -> Iterato
 
     app_id = apps.get(connection, found.app).id
     event = found.event or {}
+    if found.key.startswith(_REPLAYS) and found.users == 1:
+        yield "it replays a dead letter, for that letter's device alone"
     if event.get("actor") == user:
         yield f"{user} is the actor who caused the event, and is left out"
     yield from _not_addressed(connection, app_id, found, user)
