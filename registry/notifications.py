@@ -294,6 +294,11 @@ def heartbeat(
     )
 
 
+def take_leave(connection: Connection, name: str) -> None:
+    """Say that a worker was stopped."""
+    connection.execute(_SQL["take_leave"], {"name": name})
+
+
 def keep_house(
     connection: Connection, *, content_age: timedelta, key_age: timedelta, days: int, limit: int = 1000
 ) -> None:

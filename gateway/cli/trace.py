@@ -11,6 +11,7 @@ import click
 
 from gateway.context import Context
 
+from .circuit import story
 from .command import Command, app_option, json_option, pass_context
 from .errors import NotThere
 from .notification import describe
@@ -160,11 +161,10 @@ def _next(row: Trace, notification: Notification, obstacles: _Obstacles) -> str:
 
 
 def _while_stopped(channel: Channel, notification: Notification) -> str:
-    reason = channel.circuit_reason.value.replace("_", " ") if channel.circuit_reason else "unknown"
-    detail = f": {channel.circuit_detail}" if channel.circuit_detail else ""
+    detail = f" ({channel.circuit_detail})" if channel.circuit_detail else ""
     return (
-        f"Channel {channel.name} is stopped ({reason}{detail}). It goes on after "
-        f"pushfan channel resume {channel.name} --app {notification.app}, or expires at "
+        f"The circuit of channel {channel.name} is {story(channel, datetime.now(UTC))}{detail}. It goes on when that "
+        f"closes (pushfan channel close {channel.name} --app {notification.app}), or expires at "
         f"{shown(notification.expires_at)}."
     )
 

@@ -312,6 +312,10 @@ VALUES (%(name)s, %(lanes)s, %(processes)s, %(version)s)
 ON CONFLICT (name) DO UPDATE
 SET lanes = excluded.lanes, processes = excluded.processes, version = excluded.version, seen_at = now()
 
+-- name: take_leave
+-- A worker was stopped: nobody shall wonder why it is silent.
+DELETE FROM pushfan.worker w WHERE w.name = %(name)s
+
 -- name: forget_workers
 -- Workers that have been silent for an hour are gone.
 DELETE FROM pushfan.worker w WHERE w.seen_at < now() - interval '1 hour'
