@@ -24,5 +24,5 @@ def test_rate_begins_anew_when_the_server_counts_anew() -> None:
 
 def test_line_says_rate_and_what_waits() -> None:
     """Positions planned and deliveries that wait for another try are both not ended."""
-    snapshot = Snapshot(app_names={}, channels=[], backlogs=[BACKLOG], workers=2, ended=9)
+    snapshot = Snapshot(app_names={}, channels=[], backlogs=[BACKLOG], workers=[], ended=9)
     assert describe(snapshot, 1234.5) == "1,234 deliveries a second, 1,234 waiting"
