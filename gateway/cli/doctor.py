@@ -212,8 +212,8 @@ def _backlog(condition: Condition) -> Iterator[Finding]:
             check="dispatcher",
             status=Status.WARN,
             message=f"overdue: {condition.overdue_retries:,} retries, {condition.overdue_plans:,} plans",
-            advice="after a stop retries are let out slowly, a fifth of the channel's rate; else look into the workers' "
-            "logs for dispatcher_waits, and start a worker if there is none",
+            advice="after a stop retries are let out slowly, at a fifth of the channel's rate; else look into the "
+            "workers' logs for dispatcher_waits, and start a worker if there is none",
         )
 
 

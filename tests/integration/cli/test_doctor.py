@@ -6,6 +6,7 @@ import psycopg
 import pytest
 import redis
 
+from events.names import QUEUE_INTAKE
 from gateway.cli import circuit
 from gateway.cli.errors import ExitCode
 from registry.channels import CircuitReason
@@ -168,6 +169,25 @@ def test_broker_that_evicts_fails(healthy: Terminal, broker_url: str) -> None:
             client.config_set("maxmemory", "0")
             client.config_set("maxmemory-policy", "noeviction")
     assert (ended.code, troubles(ended)) == (ExitCode.REFUSED, {"broker memory": "FAIL"})
+
+
+def test_broker_that_is_nearly_full_fails(healthy: Terminal, broker_url: str) -> None:
+    """A full one refuses events; what it stores besides Pushfan's is for its operator to find."""
+    with redis.Redis.from_url(broker_url) as client:
+        used = client.info()["used_memory"]
+        try:
+            client.config_set("maxmemory", used + 4096)
+            ended = healthy("doctor", "--json")
+        finally:
+            client.config_set("maxmemory", "0")
+    assert (ended.code, troubles(ended)) == (ExitCode.REFUSED, {"broker memory": "FAIL"})
+
+
+def test_events_that_nobody_takes_in_are_a_warning(healthy: Terminal, broker_url: str) -> None:
+    """They lie at the broker, where no table tells of them."""
+    with redis.Redis.from_url(broker_url) as client:
+        client.rpush(QUEUE_INTAKE, *["x"] * 1_000)
+    assert troubles(healthy.ok("doctor", "--json")) == {"intake": "WARN"}
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "amqp://guest:hunter2@127.0.0.1:1//"])
