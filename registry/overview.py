@@ -11,7 +11,7 @@ from .statements import load
 
 _SQL = load("overview")
 # After a long outage millions of deliveries may wait: nobody needs their exact number every second.
-MOST: Final = 20_000
+MOST: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

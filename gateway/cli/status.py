@@ -32,7 +32,7 @@ def status(context: Context, *, watch: bool, interval: timedelta, as_json: bool)
 
     Watching, it also shows how many deliveries end a second: live at a terminal, elsewhere a line each time,
     with --json an object a line. `pushfan doctor` says what to do. Retries of a channel and dead letters of a
-    kind are counted up to 20,000.
+    kind are counted up to 10,000.
     """
     from gateway import view
 
