@@ -443,6 +443,11 @@ CREATE TABLE IF NOT EXISTS pushfan.dead_letter (
     CONSTRAINT dead_letter_pkey PRIMARY KEY (id),
     CONSTRAINT dead_letter_kind_check CHECK (kind IN ('undecodable', 'invalid', 'conflict', 'poison', 'exhausted'))
 );
+-- status and doctor: how many nobody has replayed, by kind
+CREATE INDEX IF NOT EXISTS dead_letter_kind_idx ON pushfan.dead_letter (kind, at) WHERE replayed_as IS NULL;
+-- the letters of one notification
+CREATE INDEX IF NOT EXISTS dead_letter_notification_idx
+    ON pushfan.dead_letter (notification_id) WHERE notification_id IS NOT NULL;
 
 -- Who runs: one row for each worker, written by its dispatcher.
 CREATE TABLE IF NOT EXISTS pushfan.worker (
@@ -561,4 +566,4 @@ END
 $$;
 
 INSERT INTO pushfan.schema_version (version)
-SELECT 2 WHERE NOT EXISTS (SELECT FROM pushfan.schema_version);
+SELECT 4 WHERE NOT EXISTS (SELECT FROM pushfan.schema_version);

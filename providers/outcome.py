@@ -39,7 +39,7 @@ class AnswerUnknown(SendError):
 
 
 class CredentialsRejected(SendError):
-    """The provider refuses the channel's credentials, topic or project: correct them, then resume the channel."""
+    """The provider refuses the channel's credentials, topic or project: correct them, and the channel goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

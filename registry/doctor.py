@@ -11,15 +11,19 @@ from .database import Connection
 from .statements import load
 
 _SQL = load("doctor")
-# Workers say that they run every two seconds.
+# Workers say that they run every two seconds, and take their leave when they are stopped.
 ALIVE: Final = timedelta(seconds=30)
+KNOWN: Final = timedelta(hours=1)
 PATIENCE: Final = timedelta(seconds=60)
 LATELY: Final = timedelta(days=1)
+_SAMPLE: Final = 5_000
+_MOST: Final = 20_000
+_SAMPLE_AGE: Final = timedelta(hours=6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """A worker that was heard of lately."""
+    """A worker that was heard of lately, and has not taken its leave."""
 
     name: str
     lanes: Sequence[str]
@@ -28,6 +32,11 @@ class Worker:
     started_at: datetime
     seen_at: datetime
     silent_seconds: float
+
+    @property
+    def is_silent(self) -> bool:
+        """Tell whether it should have said by now that it runs."""
+        return self.silent_seconds > ALIVE.total_seconds()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +51,21 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What a channel's deliveries among the last ones were answered; `reason` is the most frequent rejection's."""
+
+    channel_id: int
+    answers: int
+    rejected: int
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
     """How the whole is. `overdue_*`: what a dispatcher should have moved on more than a minute ago."""
 
     workers: Sequence[Worker]
+    silent: Sequence[Worker]
     backlogs: Sequence[Backlog]
     overdue_retries: int
     overdue_plans: int
@@ -59,14 +79,27 @@ def workers_alive(connection: Connection) -> list[Worker]:
     return [Worker(**row) for row in connection.execute(_SQL["workers"], {"within": ALIVE})]
 
 
+def workers_known(connection: Connection) -> list[Worker]:
+    """List the workers that were heard of in the last hour, those that have fallen silent too."""
+    return [Worker(**row) for row in connection.execute(_SQL["workers"], {"within": KNOWN})]
+
+
+def last_answers(connection: Connection) -> dict[int, Answers]:
+    """Sum up the last few thousand deliveries that ended, by channel. A busy channel may leave a quiet one out."""
+    rows = connection.execute(_SQL["answers"], {"within": _SAMPLE_AGE, "limit": _SAMPLE})
+    return {row["channel_id"]: Answers(**row) for row in rows}
+
+
 def examine(connection: Connection) -> Condition:
     """Read everything that can be read from the tables."""
-    overdue = connection.execute(_SQL["overdue"], {"patience": PATIENCE}).fetchone()
+    overdue = connection.execute(_SQL["overdue"], {"patience": PATIENCE, "most": _MOST}).fetchone()
     partitions = connection.execute(_SQL["partitions"]).fetchone()
     assert overdue is not None
     assert partitions is not None
+    known = workers_known(connection)
     return Condition(
-        workers=workers_alive(connection),
+        workers=[worker for worker in known if not worker.is_silent],
+        silent=[worker for worker in known if worker.is_silent],
         backlogs=[Backlog(**row) for row in connection.execute(_SQL["backlog"])],
         overdue_retries=overdue["retries"],
         overdue_plans=overdue["plans"],

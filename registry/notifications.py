@@ -169,6 +169,12 @@ def plan_page(
     return None if row is None else Page(**{**row, "channel_ids": frozenset(row["channel_ids"])})
 
 
+def plan_device(connection: Connection, notification_id: int, device_id: int) -> bool:
+    """Plan a notification just taken in for one device, and nobody else. `False` if the device is not in use."""
+    row = connection.execute(_SQL["plan_device"], {"id": notification_id, "device_id": device_id}).fetchone()
+    return row is not None and row["channel_id"] is not None
+
+
 def due_plans(connection: Connection, *, limit: int = 100) -> list[tuple[int, str]]:
     """Pick notifications to plan further, as (id, lane). They are picked again after 5 s without progress."""
     return [(row["id"], row["lane"]) for row in connection.execute(_SQL["due_plans"], {"limit": limit})]
@@ -286,6 +292,11 @@ def heartbeat(
     connection.execute(
         _SQL["heartbeat"], {"name": name, "lanes": list(lanes), "processes": processes, "version": version}
     )
+
+
+def take_leave(connection: Connection, name: str) -> None:
+    """Say that a worker was stopped."""
+    connection.execute(_SQL["take_leave"], {"name": name})
 
 
 def keep_house(

@@ -1,13 +1,17 @@
-"""What there is to do and who does it: leases, backlogs, and how fast deliveries end."""
+"""What there is to do and who does it: leases, backlogs, dead letters, and how fast deliveries end."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from .database import Connection
+from .dead_letters import Kind
 from .statements import load
 
 _SQL = load("overview")
+# After a long outage millions of deliveries may wait: nobody needs their exact number every second.
+MOST: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +33,8 @@ class Lease:
 class Backlog:
     """What waits in one lane of one channel: `positions` planned, `leased` of them being sent; `waiting` to be retried.
 
-    Positions of chunks under way count until the chunk is done.
+    Positions of chunks under way count until the chunk is done. `waiting` is counted up to `most` for a
+    channel. `oldest_seconds`: since when the oldest chunk has been planned, `None` without any.
     """
 
     channel_id: int
@@ -38,6 +43,8 @@ class Backlog:
     positions: int
     leased: int
     waiting: int
+    leases: int = 0
+    oldest_seconds: float | None = None
 
 
 def leases(connection: Connection) -> list[Lease]:
@@ -45,9 +52,15 @@ def leases(connection: Connection) -> list[Lease]:
     return [Lease(**row) for row in connection.execute(_SQL["leases"])]
 
 
-def backlogs(connection: Connection) -> list[Backlog]:
+def backlogs(connection: Connection, *, most: int = MOST) -> list[Backlog]:
     """List what waits, by channel and lane."""
-    return [Backlog(**row) for row in connection.execute(_SQL["backlog"])]
+    return [Backlog(**row) for row in connection.execute(_SQL["backlog"], {"most": most})]
+
+
+def dead_letters(connection: Connection, *, most: int = MOST) -> dict[str, int]:
+    """Count the dead letters that nobody has replayed, by kind, up to `most` of each."""
+    rows = connection.execute(_SQL["dead_letters"], {"kinds": list(Kind), "most": most})
+    return {row["kind"]: row["letters"] for row in rows}
 
 
 def ended(connection: Connection) -> int:

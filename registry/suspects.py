@@ -161,5 +161,5 @@ def explain(health: Health, *, since: datetime, reasons: Mapping[str, int], envi
         f"doubt the token ({named}): {health.suspects:,} devices are suspects, none of them was retired. "
         f"Probably the channel is wrong, not the devices: {other} tokens on a {environment} channel, or the "
         "credentials or the topic of another app. Correct the channel; or, if the tokens are bad indeed, "
-        "retire its suspects and resume it."
+        "retire its suspects and close its circuit."
     )

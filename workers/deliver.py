@@ -128,7 +128,10 @@ def _client(tools: Tools, channel_id: int) -> Client | None:
     try:
         return tools.clients.get(channel_id).client
     except CredentialsRejected as error:
-        stop_channel(tools, channel_id, refused(error), generation=None)
+        # Other machines may have the credentials: say which one has not.
+        detail = f"{error.reason} (says the worker on {tools.owner.partition('/')[0]})"
+        trip = Trip(reason=CircuitReason.CREDENTIALS, detail=detail)
+        stop_channel(tools, channel_id, trip, generation=None)
         return None
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -38,6 +39,7 @@ from .settings import Settings
 log = structlog.get_logger()
 
 _PATIENCE_SECONDS = 5.0
+_LEAVE_SECONDS = 1.0
 _RETRIES_AT_ONCE = 5000
 _LONGEST_REST_SECONDS = 80.0
 T = TypeVar("T")
@@ -98,6 +100,11 @@ class Dispatcher:
                 is_busy = False
             if not is_busy:
                 stop.wait(self._settings.tick_seconds)
+        with suppress(RegistryError, psycopg.Error):
+            self._database.run(
+                lambda connection: notifications.take_leave(connection, self._node.name),
+                patience_seconds=_LEAVE_SECONDS,
+            )
         self._database.close()
 
     def tick(self) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,10 +55,16 @@ def check(door: Door, event: Event) -> None:
 
 
 def take_in(
-    door: Door, events: Sequence[Event], *, patience_seconds: float = 30.0, is_patient: bool = True
+    door: Door,
+    events: Sequence[Event],
+    *,
+    patience_seconds: float = 30.0,
+    is_patient: bool = True,
+    before_planning: Callable[[Connection, Sequence[TakenIn]], None] | None = None,
 ) -> list[TakenIn]:
     """Take in valid events, all in one transaction. One answer for each, in their order.
 
+    `before_planning` is told the answers within that transaction; what it raises undoes everything.
     Raises `DatabaseUnavailable`; calling again with the same events is safe. Without patience also `Busy`, when
     another transaction that is still open publishes one of these ids.
     """
@@ -68,6 +74,8 @@ def take_in(
         if not is_patient:
             notifications.wait_briefly(connection)
         answers = notifications.take_in(connection, wires)
+        if before_planning is not None:
+            before_planning(connection, answers)
         fresh = [
             answer.notification_id
             for answer in answers

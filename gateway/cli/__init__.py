@@ -22,6 +22,7 @@ from . import (
     notification,
     process,
     send,
+    status,
     subscription,
     trace,
     user,
@@ -42,7 +43,12 @@ _SECTIONS: Final[dict[str, dict[str, click.Command]]] = {
         "user": user.group,
     },
     "Push": {"send": send.send, "notification": notification.group, "trace": trace.trace},
-    "Look after it": {"doctor": doctor.doctor, "dead-letter": dead_letter.group, "celery": process.celery},
+    "Look after it": {
+        "status": status.status,
+        "doctor": doctor.doctor,
+        "dead-letter": dead_letter.group,
+        "celery": process.celery,
+    },
 }
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from events.names import QUEUE_INTAKE
+
 from .doctor import Finding, Status
+from .output import plural
 
 _TIMEOUT_SECONDS: Final = 3
+# Messages with events are taken in within moments: so many wait only where too few workers are.
+_MANY_MESSAGES: Final = 1_000
+_FULL: Final = 0.9
 # Quorum queues need 3.8; what is older than 3.13 is no longer maintained by anybody.
 _OLDEST_RABBITMQ: Final = (3, 13)
 
@@ -40,6 +46,7 @@ def _redis(url: str, address: str) -> Iterator[Finding]:
     )
     try:
         facts: dict[str, Any] = client.info()
+        messages = client.llen(QUEUE_INTAKE)
     except redis.RedisError as error:
         raise OperationalError(f"{address} does not answer: {error}") from error
     finally:
@@ -47,6 +54,32 @@ def _redis(url: str, address: str) -> Iterator[Finding]:
     name = facts.get("server_name", "redis").capitalize()
     version = facts.get(f"{name.lower()}_version") or facts.get("redis_version", "unknown")
     yield Finding(check="broker", status=Status.OK, message=f"{name} {version} at {address}")
+    yield from _intake(messages)
+    yield from _memory(facts)
+
+
+def _intake(messages: int) -> Iterator[Finding]:
+    """Look at the events that nobody has taken in yet: the tables know nothing of them."""
+    if messages >= _MANY_MESSAGES:
+        yield Finding(
+            check="intake",
+            status=Status.WARN,
+            message=f"{plural(messages, 'message')} with events wait at the broker to be taken in",
+            advice="every worker takes events in: start one, or add processes; look into their logs if they run",
+        )
+
+
+def _memory(facts: Mapping[str, Any]) -> Iterator[Finding]:
+    """Look at what a Redis does when its memory is full, and whether it soon is."""
+    used, most = facts.get("used_memory", 0), facts.get("maxmemory", 0)
+    if most and used > _FULL * most:
+        yield Finding(
+            check="broker memory",
+            status=Status.FAIL,
+            message=f"{100 * used / most:.0f} % of its maxmemory are used: when it is full it refuses events",
+            advice="raise its maxmemory, or find what else is stored there: Pushfan needs a few megabytes",
+        )
+        return
     policy = facts.get("maxmemory_policy", "noeviction")
     if policy != "noeviction" and facts.get("maxmemory"):
         yield Finding(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -10,6 +11,7 @@ import click
 from gateway.context import Context
 
 from . import access
+from .circuit import story, what_to_do
 from .command import Group, app_option, json_option, pass_context
 from .errors import ExitCode, NotThere, Refused
 from .output import note, plural, print_record, print_rows, record_of, warn
@@ -151,18 +153,28 @@ def _change(
 @json_option
 @pass_context
 def list_all(context: Context, *, app: str | None, as_json: bool) -> None:
-    """List the channels: circuit, and the answers since the credentials last changed."""
+    """List the channels: circuits, and the answers since the credentials last changed.
+
+    A circuit is closed while all is well; open: nothing is sent, why, for how long and when it is probed;
+    probing: a few pushes are let through.
+    """
     found = find_all(context, app)
-    rows = [describe(channel, app_name) for app_name, channel in found]
-    for row in rows:
-        row["state"] = (
-            row["circuit"] if not row["circuit_reason"] else f"{row['circuit']}: {row['circuit_reason']}"
-        )
+    now = datetime.now(UTC)
+    rows = [{**describe(channel, app_name), "state": story(channel, now)} for app_name, channel in found]
     columns = ["app", "channel", "provider", "environment", "state", "accepted", "doubted"]
+    if as_json:
+        rows = [{name: row[name] for name in row if name != "state"} for row in rows]
     print_rows(rows, columns=columns, as_json=as_json, empty="no channels yet: pushfan channel add --help")
     if not as_json:
-        for row in (row for row in rows if row["circuit_detail"]):
-            note(f"{row['app']} {row['channel']}: {row['circuit_detail']}")
+        for app_name, channel in found:
+            _explain(channel, app_name)
+
+
+def _explain(channel: Channel, app: str) -> None:
+    """Say about a circuit that is not closed what was seen and what to do."""
+    if channel.circuit != "closed":
+        detail = f": {channel.circuit_detail}" if channel.circuit_detail else ""
+        note(f"{app} {channel.name}{detail}\n  → {what_to_do(channel, app)}")
 
 
 @group.command("check", example="pushfan channel check ios --app shop")
@@ -203,36 +215,64 @@ def _check(context: Context, channel: Channel) -> dict[str, Any]:
     return {"channel": channel.name, "provider": channel.provider.value, "status": status, "reason": reason}
 
 
-@group.command("pause", example="pushfan channel pause ios --app shop --reason 'certificate change'")
+@group.command("open", example="pushfan channel open ios --app shop --reason 'certificate change'")
 @click.argument("name")
 @app_option(required=False)
 @click.option("--reason", help="What colleagues will read in `channel list`.")
 @json_option
 @pass_context
-def pause(context: Context, name: str, *, app: str | None, reason: str | None, as_json: bool) -> None:
-    """Stop the channel NAME. What is planned for it waits, until it is resumed or expires."""
+def open_(context: Context, name: str, *, app: str | None, reason: str | None, as_json: bool) -> None:
+    """Open the circuit of the channel NAME: nothing is sent.
+
+    What is planned for it waits until the circuit is closed, or expires. It is not probed by itself.
+    """
     from registry import channels
 
     app_name, channel = find(context, name, app)
     context.run(lambda connection: channels.pause(connection, channel.id, reason))
-    _, paused = find(context, name, app_name)
-    print_record(describe(paused, app_name), as_json=as_json)
+    _show(context, name, app_name, as_json=as_json)
 
 
-@group.command("resume", example="pushfan channel resume ios --app shop")
+@group.command("close", example="pushfan channel close ios --app shop")
 @click.argument("name")
 @app_option(required=False)
 @json_option
 @pass_context
-def resume(context: Context, name: str, *, app: str | None, as_json: bool) -> None:
-    """Let traffic of the channel NAME flow again, whatever stopped it."""
+def close(context: Context, name: str, *, app: str | None, as_json: bool) -> None:
+    """Close the circuit of the channel NAME: traffic flows again, whatever stopped it, and grows as it goes.
+
+    Not sure that the reason is gone? `pushfan channel probe` tries it with a few pushes.
+    """
     from registry import channels
 
     app_name, channel = find(context, name, app)
     if not context.run(lambda connection: channels.resume(connection, channel.id)):
-        warn(f"channel {name} was not stopped", as_json=as_json)
-    _, resumed = find(context, name, app_name)
-    print_record(describe(resumed, app_name), as_json=as_json)
+        warn(f"the circuit of channel {name} was closed already", as_json=as_json)
+    _show(context, name, app_name, as_json=as_json)
+
+
+@group.command("probe", example="pushfan channel probe ios --app shop")
+@click.argument("name")
+@app_option(required=False)
+@json_option
+@pass_context
+def probe(context: Context, name: str, *, app: str | None, as_json: bool) -> None:
+    """Let a few pushes through the open circuit of the channel NAME now.
+
+    If the provider answers them the circuit closes, else it opens again for a longer rest. Where nothing waits
+    the next push is the probe. A circuit that an operator opened is probed, too.
+    """
+    from registry import channels
+
+    app_name, channel = find(context, name, app)
+    if not context.run(lambda connection: channels.probe(connection, channel.id)):
+        warn(f"the circuit of channel {name} is not open", as_json=as_json)
+    _show(context, name, app_name, as_json=as_json)
+
+
+def _show(context: Context, name: str, app: str, *, as_json: bool) -> None:
+    _, channel = find(context, name, app)
+    print_record(describe(channel, app), as_json=as_json)
 
 
 @group.command("remove", example="pushfan channel remove china --app shop --yes")
@@ -296,7 +336,10 @@ def describe(channel: Channel, app_name: str) -> dict[str, Any]:
         "ca_file": way.ca_file,
         "circuit": channel.circuit.value,
         "circuit_reason": channel.circuit_reason.value if channel.circuit_reason else None,
-        **record_of(channel, "circuit_detail", "circuit_changed_at", "slots", "rate_per_second"),
+        **record_of(
+            channel, "circuit_detail", "circuit_changed_at", "probe_at", "failed_probes", "ramping_since"
+        ),
+        **record_of(channel, "slots", "rate_per_second"),
         **record_of(channel, "health_since", "accepted", "doubted", "created_at"),
     }
 

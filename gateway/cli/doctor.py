@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -15,16 +16,19 @@ import click
 from gateway.context import PATIENCE_SECONDS, Context
 
 from .channel import find_all
+from .circuit import story, what_to_do
 from .command import Command, json_option, pass_context
 from .errors import ExitCode, explain
 from .output import clean, plural, print_json, span
 
 if TYPE_CHECKING:
     from registry.channels import Channel
-    from registry.doctor import Condition
+    from registry.doctor import Answers, Condition
 
 _OLDEST_SERVER: Final = 140_000
 _LATE_SECONDS: Final = 60.0
+# A developer's few tries with a wrong token do not make a channel wrong.
+_REJECTIONS: Final = 20
 _LANES: Final = ("urgent", "normal", "bulk")
 
 
@@ -158,21 +162,48 @@ def _workers(condition: Condition) -> Iterator[Finding]:
             yield Finding(
                 check=f"lane {lane}",
                 status=Status.FAIL,
-                message="no worker seen in the last 30 s",
+                message=f"no worker seen in the last 30 s{_left_behind(condition, lane)}",
                 advice=f"pushfan worker --lane {lane}",
             )
+    for worker in condition.silent:
+        yield Finding(
+            check=f"worker {worker.name}",
+            status=Status.WARN,
+            message=f"silent for {span(worker.silent_seconds)}, and was not stopped: it worked for "
+            f"{', '.join(worker.lanes)}",
+            advice="see whether it runs, reaches PostgreSQL, and what its log says last. Others take over what it "
+            "had begun; it is forgotten after an hour",
+        )
+
+
+def _left_behind(condition: Condition, lane: str) -> str:
+    """Say what waits in a lane that nobody works for."""
+    waiting = [backlog for backlog in condition.backlogs if backlog.lane == lane]
+    if not waiting:
+        return ""
+    count = sum(backlog.positions for backlog in waiting)
+    oldest = max(backlog.oldest_seconds for backlog in waiting)
+    return (
+        f", and {plural(count, 'delivery waits', 'deliveries wait')} for one, the oldest for {span(oldest)}"
+    )
 
 
 def _backlog(condition: Condition) -> Iterator[Finding]:
+    served = {lane for worker in condition.workers for lane in worker.lanes}
     for backlog in condition.backlogs:
         is_late = backlog.oldest_seconds > _LATE_SECONDS and not backlog.is_stopped
         where = "on stopped channels" if backlog.is_stopped else "to be sent"
+        advice = (
+            "add workers, or processes to them; pushfan status --watch shows whether it shrinks"
+            if backlog.lane in served
+            else f"pushfan worker --lane {backlog.lane}"
+        )
         yield Finding(
             check=f"backlog {backlog.lane}",
             status=Status.WARN if is_late else Status.OK,
             message=f"{plural(backlog.positions, 'delivery', 'deliveries')} {where}, "
             f"the oldest for {span(backlog.oldest_seconds)}",
-            advice="add workers, or processes to them" if is_late else None,
+            advice=advice if is_late else None,
         )
     if not condition.backlogs:
         yield Finding(check="backlog", status=Status.OK, message="nothing waits to be sent")
@@ -181,7 +212,8 @@ def _backlog(condition: Condition) -> Iterator[Finding]:
             check="dispatcher",
             status=Status.WARN,
             message=f"overdue: {condition.overdue_retries:,} retries, {condition.overdue_plans:,} plans",
-            advice="look into the workers' logs for dispatcher_waits; start a worker if there is none",
+            advice="after a stop retries are let out slowly, at a fifth of the channel's rate; else look into the "
+            "workers' logs for dispatcher_waits, and start a worker if there is none",
         )
 
 
@@ -212,13 +244,16 @@ def _dead_letters(condition: Condition) -> Iterator[Finding]:
             check="dead letters",
             status=Status.WARN,
             message=f"in the last 24 h: {counts}",
-            advice="pushfan dead-letter list",
+            advice="pushfan dead-letter list --unreplayed --newer-than 1d says why; correct that, then "
+            "pushfan dead-letter replay, or drop",
         )
     else:
         yield Finding(check="dead letters", status=Status.OK, message="none in the last 24 h")
 
 
 def _channels(context: Context) -> Iterator[Finding]:
+    from registry import doctor as tables
+
     found = find_all(context, None)
     if not found:
         yield Finding(
@@ -227,21 +262,47 @@ def _channels(context: Context) -> Iterator[Finding]:
             message="there is no channel: nothing can be sent",
             advice="pushfan channel add --help",
         )
+    answers = context.run(tables.last_answers)
+    now = datetime.now(UTC)
     for app, channel in found:
-        yield _channel(context, f"channel {app}/{channel.name}", app, channel)
+        check = f"channel {app}/{channel.name}"
+        if channel.circuit != "closed":
+            yield _circuit(check, app, channel, now)
+        elif rejections := _rejections(check, channel, answers.get(channel.id)):
+            yield rejections
+        else:
+            yield _credentials(context, check, app, channel)
 
 
-def _channel(context: Context, check: str, app: str, channel: Channel) -> Finding:
+def _circuit(check: str, app: str, channel: Channel, now: datetime) -> Finding:
+    """Tell why a channel is stopped. What an operator or a probe has in hand is a warning only."""
+    detail = f": {channel.circuit_detail}" if channel.circuit_detail else ""
+    is_in_hand = channel.circuit == "probing" or channel.circuit_reason in ("operator", "throttled")
+    return Finding(
+        check=check,
+        status=Status.WARN if is_in_hand else Status.FAIL,
+        message=f"{story(channel, now)}{detail}",
+        advice=what_to_do(channel, app),
+    )
+
+
+def _rejections(check: str, channel: Channel, answers: Answers | None) -> Finding | None:
+    """Tell of a channel whose every delivery is refused for good, which stops no circuit: tokens may be malformed."""
+    if answers is None or answers.rejected < max(_REJECTIONS, answers.answers):
+        return None
+    return Finding(
+        check=check,
+        status=Status.FAIL,
+        message=f"all of its last {answers.answers:,} answers are rejections, most often {answers.reason}",
+        advice="pushfan trace --last shows some. A reason about tokens: compare how the app registers them (whole, "
+        f"unchanged, of {channel.provider} and {channel.access.environment}). One about the message: correct what is "
+        "published",
+    )
+
+
+def _credentials(context: Context, check: str, app: str, channel: Channel) -> Finding:
     from workers.credentials import CredentialError
 
-    if channel.circuit_reason is not None:
-        detail = f": {channel.circuit_detail}" if channel.circuit_detail else ""
-        return Finding(
-            check=check,
-            status=Status.WARN if channel.circuit_reason == "operator" else Status.FAIL,
-            message=f"{channel.circuit}, {channel.circuit_reason.replace('_', ' ')}{detail}",
-            advice=f"when it is put right: pushfan channel resume {channel.name} --app {app}",
-        )
     try:
         context.store.resolve(channel.access.secrets)
     except CredentialError as error:
@@ -249,10 +310,11 @@ def _channel(context: Context, check: str, app: str, channel: Channel) -> Findin
         return Finding(
             check=check,
             status=Status.WARN if is_elsewhere else Status.FAIL,
-            message=str(error).replace("\n", "; "),
-            advice="workers may have it in their own environment: pushfan channel check there"
+            message=f"cannot be read here: {error}".replace("\n", "; "),
+            advice="workers may have it in their own environment: one that cannot read it opens the circuit and says so"
             if is_elsewhere
-            else f"pushfan channel set {channel.name} --app {app}",
+            else f"put the file there, on every machine that runs a worker, or pushfan channel set {channel.name} "
+            f"--app {app}",
         )
     return Finding(check=check, status=Status.OK, message=f"{channel.provider}, its credentials can be read")
 

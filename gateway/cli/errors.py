@@ -148,6 +148,7 @@ _FLOORS: Final = (
     ("registry.errors", "InvalidRegistration", ExitCode.REFUSED, "invalid"),
     ("registry.errors", "RegistryError", ExitCode.REFUSED, "refused"),
     ("workers.credentials", "CredentialError", ExitCode.REFUSED, "credentials"),
+    ("workers.replay", "NotReplayable", ExitCode.REFUSED, "not_replayable"),
     ("providers.outcome", "CredentialsRejected", ExitCode.REFUSED, "credentials"),
     ("providers.outcome", "SendError", ExitCode.REFUSED, "provider_away"),
     ("gateway.local.errors", "LocalServerError", ExitCode.REFUSED, "local_server"),

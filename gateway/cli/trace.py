@@ -11,6 +11,7 @@ import click
 
 from gateway.context import Context
 
+from .circuit import story
 from .command import Command, app_option, json_option, pass_context
 from .errors import NotThere
 from .notification import describe
@@ -34,6 +35,8 @@ _FINAL: Final[Mapping[str, str]] = {
 }
 # These ends come from us; what a provider answered last, if it was asked at all, is the reason.
 _WITHOUT_ANSWER: Final = frozenset({"expired", "cancelled", "withdrawn"})
+# Ids that workers.replay makes.
+_REPLAYS: Final = "dead-letter."
 _COLORS: Final = {"accepted": "green", "waiting": "yellow", "planned": "yellow", "sending": "yellow"}
 
 
@@ -158,11 +161,10 @@ def _next(row: Trace, notification: Notification, obstacles: _Obstacles) -> str:
 
 
 def _while_stopped(channel: Channel, notification: Notification) -> str:
-    reason = channel.circuit_reason.value.replace("_", " ") if channel.circuit_reason else "unknown"
-    detail = f": {channel.circuit_detail}" if channel.circuit_detail else ""
+    detail = f" ({channel.circuit_detail})" if channel.circuit_detail else ""
     return (
-        f"Channel {channel.name} is stopped ({reason}{detail}). It goes on after "
-        f"pushfan channel resume {channel.name} --app {notification.app}, or expires at "
+        f"The circuit of channel {channel.name} is {story(channel, datetime.now(UTC))}{detail}. It goes on when that "
+        f"closes (pushfan channel close {channel.name} --app {notification.app}), or expires at "
         f"{shown(notification.expires_at)}."
     )
 
@@ -173,6 +175,8 @@ def _explain_absence(connection: Any, found: Notification, user: str) -> Iterato
 
     app_id = apps.get(connection, found.app).id
     event = found.event or {}
+    if found.key.startswith(_REPLAYS) and found.users == 1:
+        yield "it replays a dead letter, for that letter's device alone"
     if event.get("actor") == user:
         yield f"{user} is the actor who caused the event, and is left out"
     yield from _not_addressed(connection, app_id, found, user)

@@ -115,6 +115,25 @@ WHERE n.id = %(id)s AND EXISTS (SELECT FROM fresh)
 RETURNING sums.users, sums.devices, n.planned_at IS NOT NULL AS is_planned,
           ARRAY(SELECT DISTINCT channel_id FROM chunks) AS channel_ids
 
+-- name: plan_device
+-- Plan one notification just taken in for a single device, whomever its event names: this delivery alone is meant.
+-- No row if it is planned already; no channel if the device is no longer in use.
+WITH fresh AS MATERIALIZED (
+    SELECT n.id, n.app_id, n.lane, n.expires_at FROM pushfan.notification n
+    WHERE n.id = %(id)s AND n.planned_at IS NULL AND n.cancelled_at IS NULL
+    FOR NO KEY UPDATE
+), chunks AS (
+    INSERT INTO pushfan.chunk (app_id, channel_id, lane, notification_ids, device_ids, expires_at, result)
+    SELECT f.app_id, d.channel_id, f.lane, ARRAY[f.id], ARRAY[d.id], f.expires_at, decode('00', 'hex')
+    FROM fresh f
+    JOIN pushfan.device d ON d.id = %(device_id)s AND d.app_id = f.app_id AND d.state IN ('active', 'suspect')
+    RETURNING channel_id
+)
+UPDATE pushfan.notification n
+SET planned_at = clock_timestamp(), users = 1, devices = (SELECT count(*) FROM chunks)::integer
+FROM fresh WHERE n.id = fresh.id
+RETURNING (SELECT channel_id FROM chunks) AS channel_id
+
 -- name: due_plans
 -- Notifications whose planning waits, or stopped with its planner.
 WITH due AS (
@@ -292,6 +311,10 @@ INSERT INTO pushfan.worker (name, lanes, processes, version)
 VALUES (%(name)s, %(lanes)s, %(processes)s, %(version)s)
 ON CONFLICT (name) DO UPDATE
 SET lanes = excluded.lanes, processes = excluded.processes, version = excluded.version, seen_at = now()
+
+-- name: take_leave
+-- A worker was stopped: nobody shall wonder why it is silent.
+DELETE FROM pushfan.worker w WHERE w.name = %(name)s
 
 -- name: forget_workers
 -- Workers that have been silent for an hour are gone.

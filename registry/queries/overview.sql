@@ -10,18 +10,42 @@ ORDER BY k.id
 
 -- name: backlog
 -- For each channel and lane: open positions, those of them under a lease, and deliveries that wait for another try.
+-- A vector's length is read from its header, without fetching it. Retries are counted up to a limit for a channel:
+-- after a long outage there may be millions. Their order keeps this to the index: without it, the whole table was
+-- read for each channel.
 WITH open AS (
-    SELECT k.channel_id, k.lane, count(*) AS chunks, sum(cardinality(k.device_ids)) AS positions,
-           coalesce(sum(cardinality(k.device_ids)) FILTER (WHERE k.lease_until > now()), 0) AS leased
+    SELECT k.channel_id, k.lane, count(*) AS chunks, sum(octet_length(k.result)) AS positions,
+           count(*) FILTER (WHERE k.lease_until > now()) AS leases,
+           coalesce(sum(octet_length(k.result)) FILTER (WHERE k.lease_until > now()), 0) AS leased,
+           min(k.queued_at) AS oldest_at
     FROM pushfan.chunk k
     GROUP BY k.channel_id, k.lane
 ), waiting AS (
-    SELECT r.channel_id, r.lane, count(*) AS waiting FROM pushfan.retry r GROUP BY r.channel_id, r.lane
+    SELECT r.channel_id, r.lane, count(*) AS waiting
+    FROM pushfan.channel c
+    CROSS JOIN LATERAL (
+        SELECT t.channel_id, t.lane FROM pushfan.retry t WHERE t.channel_id = c.id ORDER BY t.due_at LIMIT %(most)s
+    ) AS r
+    GROUP BY r.channel_id, r.lane
 )
 SELECT channel_id, lane, coalesce(open.chunks, 0)::bigint AS chunks, coalesce(open.positions, 0)::bigint AS positions,
-       coalesce(open.leased, 0)::bigint AS leased, coalesce(waiting.waiting, 0)::bigint AS waiting
+       coalesce(open.leases, 0)::bigint AS leases, coalesce(open.leased, 0)::bigint AS leased,
+       coalesce(waiting.waiting, 0)::bigint AS waiting,
+       CASE WHEN open.oldest_at IS NOT NULL
+            THEN greatest(extract(epoch FROM clock_timestamp() - open.oldest_at), 0)::double precision
+       END AS oldest_seconds
 FROM open FULL JOIN waiting USING (channel_id, lane)
 ORDER BY channel_id, lane
+
+-- name: dead_letters
+-- Dead letters that nobody has replayed, by kind, counted up to a limit each.
+SELECT k.kind, count(*)::bigint AS letters
+FROM unnest(%(kinds)s::text[]) AS k (kind)
+CROSS JOIN LATERAL (
+    SELECT FROM pushfan.dead_letter d WHERE d.kind = k.kind AND d.replayed_as IS NULL ORDER BY d.at LIMIT %(most)s
+) AS d
+GROUP BY k.kind
+ORDER BY k.kind
 
 -- name: ended
 -- How many deliveries have ended since the server counts; an estimate that is about a second late, and free.

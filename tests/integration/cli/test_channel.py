@@ -3,6 +3,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from gateway.cli.errors import ExitCode
@@ -164,7 +165,7 @@ def test_unknown_app_and_channel_are_not_found(app: Terminal, credentials: Crede
     add = ("channel", "add", "x", "--app", "bank", "--provider", "fcm", "--json")
     ended = app(*add, "--service-account", credentials.service_account)
     assert (ended.code, "shop" in ended.error["message"]) == (ExitCode.NOT_FOUND, True)
-    for command in ("pause", "resume", "check", "remove"):
+    for command in ("open", "close", "probe", "check", "remove"):
         ended = app("channel", command, "x", "--app", "shop", "--json")
         assert (ended.code, ended.error["code"]) == (ExitCode.NOT_FOUND, "not_found")
 
@@ -231,14 +232,33 @@ def test_check_tells_away_from_refused(china: Terminal) -> None:
     assert (ended.code, ended.json["status"]) == (ExitCode.REFUSED, "unreachable")
 
 
-def test_pause_and_resume(shop: Terminal) -> None:
-    """A paused channel says why, and by its name alone where that is unique; resumed it is closed again."""
-    paused = shop.ok("channel", "pause", "ios", "--reason", "new key", "--json").json
-    told = (paused["circuit"], paused["circuit_reason"], paused["circuit_detail"])
+def test_circuit_is_opened_probed_and_closed(shop: Terminal) -> None:
+    """By its name alone where that is unique; it says why, and what is already so is a warning."""
+    opened = shop.ok("channel", "open", "ios", "--reason", "new key", "--json").json
+    told = (opened["circuit"], opened["circuit_reason"], opened["circuit_detail"])
     assert told == ("open", "operator", "new key")
-    assert "open: operator" in shop.ok("channel", "list").out
-    assert shop.ok("channel", "resume", "ios", "--json").json["circuit"] == "closed"
-    assert "was not stopped" in shop.ok("channel", "resume", "ios").err
+    assert shop.ok("channel", "probe", "ios", "--json").json["circuit"] == "probing"
+    assert "is not open" in shop.ok("channel", "probe", "ios").err
+    closed = shop.ok("channel", "close", "ios", "--json").json
+    assert (closed["circuit"], closed["circuit_reason"]) == ("closed", None)
+    assert closed["ramping_since"] is not None
+    assert "was closed already" in shop.ok("channel", "close", "ios").err
+
+
+def test_list_tells_a_circuit_and_what_to_do(shop: Terminal, connection: psycopg.Connection) -> None:
+    """Why it is open, for how long, when it is probed; details and advice go to standard error."""
+    connection.execute(
+        "UPDATE pushfan.channel SET circuit = 'open', circuit_reason = 'outage', circuit_detail = '503 all over', "
+        "circuit_changed_at = now() - interval '5 minutes', probe_at = now() + interval '1 hour', failed_probes = 3 "
+        "WHERE name = 'ios'"
+    )
+    ended = shop.ok("channel", "list")
+    (line,) = (line for line in ended.out.splitlines() if "ios" in line)
+    assert "open: outage, for 5 min, probed in 60 min after 3 failed probes" in line
+    assert "503 all over" in ended.err
+    assert "pushfan channel probe ios --app shop" in ended.err
+    (channel,) = (row for row in shop.ok("channel", "list", "--json").lines if row["channel"] == "ios")
+    assert (channel["failed_probes"], channel["circuit_reason"]) == (3, "outage")
 
 
 def test_name_in_two_apps_needs_the_app(shop: Terminal, credentials: Credentials) -> None:
@@ -246,8 +266,8 @@ def test_name_in_two_apps_needs_the_app(shop: Terminal, credentials: Credentials
     shop.ok("app", "add", "bank")
     account = ("--service-account", credentials.service_account)
     shop.ok("channel", "add", "android", "--app", "bank", "--provider", "fcm", *account)
-    assert shop("channel", "pause", "android").code == ExitCode.USAGE
-    assert shop.ok("channel", "pause", "android", "--app", "bank", "--json").json["app"] == "bank"
+    assert shop("channel", "open", "android").code == ExitCode.USAGE
+    assert shop.ok("channel", "open", "android", "--app", "bank", "--json").json["app"] == "bank"
 
 
 def test_remove_asks_and_says_how_many_devices_went(shop: Terminal) -> None:

@@ -6,7 +6,10 @@ import psycopg
 import pytest
 import redis
 
+from events.names import QUEUE_INTAKE
+from gateway.cli import circuit
 from gateway.cli.errors import ExitCode
+from registry.channels import CircuitReason
 from tests.integration.cli.terminal import Ended, Terminal
 
 
@@ -24,6 +27,11 @@ def healthy(shop: Terminal, broker_url: str, connection: psycopg.Connection) -> 
 def status(ended: Ended) -> dict[str, str]:
     """Return each check's status."""
     return {finding["check"]: finding["status"] for finding in ended.lines}
+
+
+def messages(ended: Ended) -> dict[str, str]:
+    """Return what was found by each check."""
+    return {finding["check"]: finding["message"] for finding in ended.lines}
 
 
 def troubles(ended: Ended) -> dict[str, str]:
@@ -50,19 +58,68 @@ def test_healthy_installation_has_no_troubles(healthy: Terminal) -> None:
 
 
 def test_lane_without_a_worker_fails(healthy: Terminal, connection: psycopg.Connection) -> None:
-    """A worker that has been silent for more than 30 seconds does not count."""
+    """A worker that has been silent for more than 30 seconds does not count, and is named; what waits is said."""
     connection.execute("UPDATE pushfan.worker SET seen_at = now() - interval '31 seconds' WHERE name = 'w1'")
+    healthy.ok("send", "--app", "shop", "--user", "u7", "--title", "x")
     ended = healthy("doctor", "--json")
-    assert (ended.code, troubles(ended)) == (ExitCode.REFUSED, {"lane urgent": "FAIL"})
+    assert (ended.code, troubles(ended)) == (ExitCode.REFUSED, {"lane urgent": "FAIL", "worker w1": "WARN"})
+    assert "2 deliveries wait" in messages(ended)["lane urgent"]
 
 
 def test_stopped_channels_are_named(healthy: Terminal, connection: psycopg.Connection) -> None:
     """An operator's pause is a warning, any other stop a failure; what to do is said."""
-    healthy.ok("channel", "pause", "ios")
+    healthy.ok("channel", "open", "ios")
     assert troubles(healthy.ok("doctor", "--json")) == {"channel shop/ios": "WARN"}
     connection.execute("UPDATE pushfan.channel SET circuit_reason = 'credentials' WHERE name = 'ios'")
     ended = healthy("doctor", "--json")
     assert (ended.code, troubles(ended)) == (ExitCode.REFUSED, {"channel shop/ios": "FAIL"})
+
+
+@pytest.mark.parametrize(
+    ("reason", "severity", "advice"),
+    [
+        ("operator", "WARN", "pushfan channel close ios --app shop"),
+        ("credentials", "FAIL", "pushfan channel set ios --app shop"),
+        ("outage", "FAIL", "pushfan channel probe ios --app shop"),
+        ("throttled", "WARN", "quota"),
+        ("mass_invalidation", "FAIL", "environment"),
+    ],
+)
+def test_each_reason_of_a_circuit_has_its_advice(
+    healthy: Terminal, connection: psycopg.Connection, reason: str, severity: str, advice: str
+) -> None:
+    """What was seen is told, and what to do is of this reason's kind."""
+    connection.execute(
+        "UPDATE pushfan.channel SET circuit = 'open', circuit_reason = %s, circuit_detail = 'seen' WHERE name = 'ios'",
+        [reason],
+    )
+    (finding,) = (one for one in healthy("doctor", "--json").lines if one["check"] == "channel shop/ios")
+    assert finding["status"] == severity
+    assert advice in finding["advice"]
+    assert reason.replace("_", " ") in finding["message"]
+    assert "seen" in finding["message"]
+
+
+def test_reasons_of_circuits_all_have_advice() -> None:
+    """No reason that the registry knows is without its own."""
+    assert {reason.value for reason in CircuitReason} == set(circuit._ADVICE)
+
+
+def test_channel_that_is_refused_everything_fails(healthy: Terminal, connection: psycopg.Connection) -> None:
+    """Many answers and nothing but rejections: named with the most frequent reason. One acceptance, and it is not."""
+    connection.execute(
+        "INSERT INTO pushfan.delivery (notification_id, device_id, outcome, attempts, reason) "
+        "SELECT pushfan.next_notification_id(), d.id, 'rejected', 1, 'InvalidToken' "
+        "FROM generate_series(1, 30), pushfan.device d WHERE d.device_key = 'phone'"
+    )
+    ended = healthy("doctor", "--json")
+    assert (ended.code, troubles(ended)) == (ExitCode.REFUSED, {"channel shop/ios": "FAIL"})
+    assert "InvalidToken" in messages(ended)["channel shop/ios"]
+    connection.execute(
+        "INSERT INTO pushfan.delivery (notification_id, device_id, outcome, attempts) "
+        "SELECT pushfan.next_notification_id(), d.id, 'accepted', 1 FROM pushfan.device d WHERE d.device_key = 'phone'"
+    )
+    assert troubles(healthy.ok("doctor", "--json")) == {}
 
 
 def test_unreadable_credential_fails(healthy: Terminal, home: Path) -> None:
@@ -96,7 +153,7 @@ def test_backlog_of_a_stopped_channel_is_not_late(healthy: Terminal, connection:
     healthy.ok("send", "--app", "shop", "--user", "u7", "--title", "x")
     connection.execute("UPDATE pushfan.chunk SET queued_at = now() - interval '10 minutes'")
     for channel in ("ios", "android"):
-        healthy.ok("channel", "pause", channel)
+        healthy.ok("channel", "open", channel)
     assert "backlog urgent" not in troubles(healthy.ok("doctor", "--json"))
 
 
@@ -112,6 +169,25 @@ def test_broker_that_evicts_fails(healthy: Terminal, broker_url: str) -> None:
             client.config_set("maxmemory", "0")
             client.config_set("maxmemory-policy", "noeviction")
     assert (ended.code, troubles(ended)) == (ExitCode.REFUSED, {"broker memory": "FAIL"})
+
+
+def test_broker_that_is_nearly_full_fails(healthy: Terminal, broker_url: str) -> None:
+    """A full one refuses events; what it stores besides Pushfan's is for its operator to find."""
+    with redis.Redis.from_url(broker_url) as client:
+        used = client.info()["used_memory"]
+        try:
+            client.config_set("maxmemory", used + 4096)
+            ended = healthy("doctor", "--json")
+        finally:
+            client.config_set("maxmemory", "0")
+    assert (ended.code, troubles(ended)) == (ExitCode.REFUSED, {"broker memory": "FAIL"})
+
+
+def test_events_that_nobody_takes_in_are_a_warning(healthy: Terminal, broker_url: str) -> None:
+    """They lie at the broker, where no table tells of them."""
+    with redis.Redis.from_url(broker_url) as client:
+        client.rpush(QUEUE_INTAKE, *["x"] * 1_000)
+    assert troubles(healthy.ok("doctor", "--json")) == {"intake": "WARN"}
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "amqp://guest:hunter2@127.0.0.1:1//"])

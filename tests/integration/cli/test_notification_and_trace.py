@@ -111,10 +111,11 @@ def test_trace_says_what_a_delivery_waits_for(sent: Terminal, connection: psycop
         "INSERT INTO pushfan.worker (name, lanes, processes, version) VALUES ('w', '{urgent}', 1, '0')"
     )
     assert deliveries(sent.ok(*TRACE))["phone"]["next"] == "It waits for a worker of lane urgent."
-    sent.ok("channel", "pause", "ios", "--reason", "new key")
+    sent.ok("channel", "open", "ios", "--reason", "new key")
     told = deliveries(sent.ok(*TRACE))["phone"]["next"]
-    assert "operator: new key" in told
-    assert "pushfan channel resume ios --app shop" in told
+    assert "open: operator" in told
+    assert "new key" in told
+    assert "pushfan channel close ios --app shop" in told
 
 
 def test_end_without_an_answer_is_not_shown_as_one(sent: Terminal, connection: psycopg.Connection) -> None:

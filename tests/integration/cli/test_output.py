@@ -34,7 +34,7 @@ def on_terminal(pushfan: Terminal, *arguments: str, **environ: str) -> str:
 
 def test_colors_are_for_terminals_that_want_them(shop: Terminal) -> None:
     """A terminal gets colours, unless NO_COLOR says otherwise; a pipe never does."""
-    shop.ok("channel", "pause", "ios")
+    shop.ok("channel", "open", "ios")
     for command in (("channel", "list"), ("channel", "pause", "nope")):
         assert COLOR.search(on_terminal(shop, *command))
         assert not COLOR.search(on_terminal(shop, *command, NO_COLOR="1"))
@@ -44,9 +44,9 @@ def test_colors_are_for_terminals_that_want_them(shop: Terminal) -> None:
 
 def test_json_on_standard_output_is_nothing_but_json(shop: Terminal) -> None:
     """Notes and warnings go to standard error, and with --json they are objects, too."""
-    ended = shop.ok("channel", "resume", "ios", "--json")
+    ended = shop.ok("channel", "close", "ios", "--json")
     assert json.loads(ended.out)["channel"] == "ios"
-    assert json.loads(ended.err) == {"warning": "channel ios was not stopped"}
+    assert json.loads(ended.err) == {"warning": "the circuit of channel ios was closed already"}
 
 
 def test_list_without_entries_says_so(pushfan: Terminal) -> None:

@@ -73,7 +73,12 @@ def test_dead_letters_are_listed_by_app_kind_and_notification(letters: Terminal)
     undecodable, exhausted = letters.ok(*ids).lines
     assert (undecodable["kind"], exhausted["kind"]) == ("undecodable", "exhausted")
     assert (undecodable["app"], exhausted["app"]) == (None, "shop")
-    for only in (("--app", "shop"), ("--kind", "exhausted"), ("--notification", "one")):
+    for only in (
+        ("--app", "shop"),
+        ("--kind", "exhausted"),
+        ("--notification", "one"),
+        ("--reason", "serviceUNAVAILABLE"),
+    ):
         assert letters.ok(*ids, *only).lines == [exhausted]
     assert letters.ok(*ids, "--before", undecodable["dead_letter"]).lines == [exhausted]
     assert letters(*ids, "--app", "bank").code == ExitCode.NOT_FOUND
@@ -85,6 +90,73 @@ def test_dead_letter_shows_what_came_in(letters: Terminal) -> None:
     letter = letters.ok("dead-letter", "list", "--kind", "undecodable", "--json").json["dead_letter"]
     assert letters.ok("dead-letter", "show", letter, "--json").json["body"] == "<xml/>"
     assert letters("dead-letter", "show", "999").code == ExitCode.NOT_FOUND
+
+
+def test_replay_says_what_it_would_do_and_does_it_once(
+    letters: Terminal, connection: psycopg.Connection
+) -> None:
+    """A rehearsal sends nothing; replayed twice, the letter names the same notification."""
+    connection.execute(
+        "UPDATE pushfan.dead_letter l SET device_id = d.id FROM pushfan.device d "
+        "WHERE l.kind = 'exhausted' AND d.device_key = 'phone'"
+    )
+    letter = letters.ok("dead-letter", "list", "--kind", "exhausted", "--json").json["dead_letter"]
+    replay = ("dead-letter", "replay", letter, "--json")
+    rehearsed = letters.ok(*replay, "--dry-run").json
+    assert (rehearsed["status"], rehearsed["notification"]) == ("would be replayed", None)
+    first, second = letters.ok(*replay).json, letters.ok(*replay).json
+    assert (first["status"], second["status"]) == ("replayed", "replayed before")
+    assert first["notification"] == second["notification"]
+    shown = letters.ok("notification", "show", first["notification"], "--json").json
+    assert (shown["users"], shown["devices"]) == (1, 1)
+    assert letters.ok("dead-letter", "show", letter, "--json").json["replayed_as"] == first["notification"]
+    assert letters.ok("dead-letter", "list", "--unreplayed", "--json").json["kind"] == "undecodable"
+    why_not = letters.ok("trace", first["notification"], "--user", "u8", "--json").json["why_not"]
+    assert any("dead letter" in line for line in why_not)
+
+
+def test_replay_of_all_asks_and_goes_on_past_what_it_refuses(
+    letters: Terminal, connection: psycopg.Connection
+) -> None:
+    """What can be taken in is, the others are named with why; the exit code says that there are some."""
+    wire = {
+        "version": 1,
+        "kind": "direct",
+        "app": "shop",
+        "id": "x",
+        "users": ["u7"],
+        "message": {"title": "x"},
+    }
+    connection.execute(
+        "INSERT INTO pushfan.dead_letter (kind, error, body) VALUES ('invalid', 'no app', %s)",
+        [json.dumps(wire)],
+    )
+    assert letters("dead-letter", "replay", "--all", stdin="n\n").code == ExitCode.REFUSED
+    assert letters("dead-letter", "replay").code == ExitCode.USAGE
+    assert letters("dead-letter", "replay", "1", "--app", "shop").code == ExitCode.USAGE
+    ended = letters("dead-letter", "replay", "--all", "--yes", "--json")
+    assert ended.code == ExitCode.REFUSED
+    assert {row["kind"]: row["status"] for row in ended.lines} == {
+        "exhausted": "refused",
+        "undecodable": "refused",
+        "invalid": "replayed",
+    }
+    assert all(row["reason"] for row in ended.lines if row["status"] == "refused")
+    told = letters("dead-letter", "replay", "--all", "--yes")
+    assert "2 refused" in told.out
+    assert letters("dead-letter", "replay", "999").code == ExitCode.NOT_FOUND
+
+
+def test_drop_asks_and_forgets_those_that_were_chosen(letters: Terminal) -> None:
+    """Without a yes all stay; one by its id, the others by a filter."""
+    drop = ("dead-letter", "drop", "--json")
+    assert letters(*drop, "--all", stdin="n\n").code == ExitCode.REFUSED
+    assert letters(*drop, "--all", "--older-than", "1h", "--yes").json == {"dropped": 0}
+    assert letters(*drop, "999", "--yes").code == ExitCode.NOT_FOUND
+    assert letters.ok(*drop, "--all", "--kind", "undecodable", "--yes").json == {"dropped": 1}
+    letter = letters.ok("dead-letter", "list", "--json").json["dead_letter"]
+    assert letters.ok(*drop, letter, "--yes").json == {"dropped": 1}
+    assert letters.ok("dead-letter", "list", "--json").lines == []
 
 
 def test_kinds_of_dead_letters_are_those_of_the_schema(connection: psycopg.Connection) -> None:

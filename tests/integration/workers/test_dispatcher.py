@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 
 from gateway.local import start_valkey
-from registry import ledger
+from registry import doctor, ledger
 from registry.channels import Circuit
 from registry.ledger import FinalOutcome
 from tests.integration.ledger.scene import LEASE, Scene, news, wait
@@ -129,6 +129,17 @@ def test_expired_chunks_of_a_stopped_channel_are_announced(floor: Floor, scene: 
     (task,) = floor.notes.kwargs("pushfan.deliver")
     floor.deliver(task["chunk"])
     assert scene.find(notification_id).outcomes[FinalOutcome.EXPIRED] == 2
+
+
+def test_stopped_worker_takes_its_leave(floor: Floor, scene: Scene) -> None:
+    """Nobody shall wonder why it is silent."""
+    dispatcher = floor.dispatcher()
+    dispatcher.tick()
+    assert scene.run("SELECT name FROM pushfan.worker") == [{"name": "worker-1"}]
+    stop = threading.Event()
+    stop.set()
+    dispatcher.run(stop)
+    assert scene.database.run(doctor.workers_known) == []
 
 
 def test_operators_pause_is_not_resumed(floor: Floor, scene: Scene) -> None:
