@@ -6,4 +6,27 @@ from collections.abc import Mapping
 
 from tests.chaos.scenario import Scenario
 
-ALL: Mapping[str, type[Scenario]] = {}
+from .kills import (
+    Calm,
+    KillAtPoints,
+    KillDispatcher,
+    KillPlanner,
+    KillSender,
+    KillTree,
+    RollingRestart,
+    Zombie,
+)
+
+ALL: Mapping[str, type[Scenario]] = {
+    one.name: one
+    for one in (
+        Calm,
+        KillAtPoints,
+        KillDispatcher,
+        KillPlanner,
+        KillSender,
+        KillTree,
+        RollingRestart,
+        Zombie,
+    )
+}

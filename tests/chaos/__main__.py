@@ -1,0 +1,51 @@
+"""The command line: `python -m tests.chaos`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .run import run
+from .scenarios import ALL
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser."""
+    result = argparse.ArgumentParser(
+        prog="python -m tests.chaos",
+        description="Run the whole system under a seeded adversary and account for every delivery. "
+        "Progress goes to standard error, one JSON object to standard output; status 1 when a promise is broken.",
+    )
+    result.add_argument("--seed", type=int, default=1, help="decides who is there and what happens when")
+    result.add_argument("--devices", type=int, default=2_000)
+    result.add_argument("--seconds", type=float, default=20, help="how long the load lasts")
+    result.add_argument("--scenario", action="append", choices=sorted(ALL), metavar="NAME", help="repeatable")
+    result.add_argument("--json", action="store_true", help="the object on one line")
+    result.add_argument("--list", action="store_true", help="list the scenarios")
+    result.add_argument("--keep", type=Path, help="an empty directory in which logs and data stay")
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run; returns the exit code."""
+    options = parser().parse_args(arguments)
+    if options.list:
+        for name, one in sorted(ALL.items()):
+            print(f"{name:24} {one.summary()}")
+        return 0
+    chosen = [ALL[name]() for name in options.scenario or sorted(ALL)[:1]]
+    if options.keep is not None:
+        options.keep.mkdir(parents=True, exist_ok=True)
+        options.keep = options.keep.resolve()
+    findings = run(
+        chosen, seed=options.seed, devices=options.devices, seconds=options.seconds, keep=options.keep
+    )
+    print(json.dumps(findings.as_json(), indent=None if options.json else 2))
+    return 0 if findings.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
