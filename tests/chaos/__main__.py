@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.list:
         for name, one in sorted(ALL.items()):
-            print(f"{name:24} {one.summary()}")
+            print(f"{name:24} {one.summary()}")  # noqa: T201 - a command line speaks
         return 0
     chosen = [ALL[name]() for name in options.scenario or sorted(ALL)[:1]]
     if options.keep is not None:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     findings = run(
         chosen, seed=options.seed, devices=options.devices, seconds=options.seconds, keep=options.keep
     )
-    print(json.dumps(findings.as_json(), indent=None if options.json else 2))
+    print(json.dumps(findings.as_json(), indent=None if options.json else 2))  # noqa: T201 - as above
     return 0 if findings.passed else 1
 
 

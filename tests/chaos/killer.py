@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 import psycopg
 
+from registry.errors import RegistryError
 from workers.processes import machine
 
 from .failpoints import Point, arm, disarm
@@ -203,17 +204,12 @@ class Killer:
 
     def _look(
         self, statement: str, parameters: Mapping[str, object], *, is_needed: bool = False
-    ) -> list[dict[str, object]] | list:  # type: ignore[type-arg]  # rows of any columns
+    ) -> list[dict[str, Any]]:
         """Look something up; nothing is found while the database is away, unless it is needed."""
         while True:
             try:
                 return self._stage.run(statement, parameters)
-            except (psycopg.Error, OSError):
-                if not is_needed:
-                    return []
-            except Exception as error:
-                if type(error).__name__ != "DatabaseUnavailable":
-                    raise
+            except (psycopg.Error, RegistryError):
                 if not is_needed:
                     return []
 
@@ -240,7 +236,7 @@ class Killer:
                 return
             time.sleep(_POLL_SECONDS)
 
-    def _deaths(self, path: Path) -> list[dict[str, object]] | list:  # type: ignore[type-arg]  # as above
+    def _deaths(self, path: Path) -> list[dict[str, Any]]:
         if not path.exists():
             return []
         data = path.read_bytes()

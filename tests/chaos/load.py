@@ -106,9 +106,7 @@ class Load:
         app_id = next(iter(self._stage.channels[app].values())).app_id
         for start in range(0, len(pairs), _SUBSCRIPTIONS_AT_ONCE):
             some = pairs[start : start + _SUBSCRIPTIONS_AT_ONCE]
-            self._stage.database.run(
-                lambda connection, some=some: subscriptions.subscribe_many(connection, app_id, some)
-            )
+            self._stage.database.run(partial(subscriptions.subscribe_many, app_id=app_id, pairs=some))
 
     def start(self) -> None:
         """Begin: instants of the plan count from now."""

@@ -51,7 +51,12 @@ def run(
 ) -> Findings:
     """Run the scenarios together. `keep` is a directory that stays, for looking into afterwards."""
     began = time.monotonic()
-    world = create_world(seed=seed, devices=devices, seconds=seconds)
+    world = create_world(
+        seed=seed,
+        devices=devices,
+        seconds=seconds,
+        only_direct=any(one.only_direct for one in scenarios),
+    )
     adversary = Adversary(scenarios, seed=seed, seconds=seconds)
     findings = Findings(
         seed=seed,
@@ -74,7 +79,7 @@ def run(
         is_kept=keep is not None,
     )
     with stage:
-        _Run(stage, world, adversary, scenarios, findings, seconds).run()
+        _Run(stage, world, adversary, scenarios, findings, seconds=seconds).run()
     findings.seconds = round(time.monotonic() - began, 1)
     return findings
 
@@ -86,7 +91,7 @@ class _Teller:
         self._began = began
 
     def __call__(self, text: str) -> None:
-        print(f"[{time.monotonic() - self._began:6.1f} s] {text}", file=sys.stderr, flush=True)
+        print(f"[{time.monotonic() - self._began:6.1f} s] {text}", file=sys.stderr, flush=True)  # noqa: T201 - a command line speaks
 
 
 class _Run:
@@ -99,6 +104,7 @@ class _Run:
         adversary: Adversary,
         scenarios: Sequence[Scenario],
         findings: Findings,
+        *,
         seconds: float,
     ) -> None:
         self._stage = stage
@@ -162,7 +168,8 @@ class _Run:
             return None
         self._tell(
             f"{state['ended']} deliveries ended, {state['unfinished']} notifications open, {state['chunks']} chunks, "
-            f"{state['retries']} retries, {len(self._load.pending)} events not taken in; stopped: {state['stopped'] or '-'}"
+            f"{state['retries']} retries, {len(self._load.pending)} events not taken in, "
+            f"stopped: {state['stopped'] or '-'}"
         )
         return state
 

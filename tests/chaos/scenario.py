@@ -27,9 +27,9 @@ To write one, subclass `Scenario` in a module of `tests/chaos/scenarios/` and ad
 What a scenario may touch (`Arena`):
 
 - `stage`: `postgres`, `valkey` (`gateway.local` servers: `kill`, `stop`, `restart`), `database_road`, `broker_road`
-  (`Road`: whatever `Stage` was given to open them with, `tests.chaos.proxy.Proxy` normally), `simulators[app][provider]`,
-  `workers`; `hold(name)` keeps `"postgres"`, `"valkey"` or a worker down until `release(name)`; `database` is a way to
-  PostgreSQL past the road, for looking.
+  (`Road`: whatever `Stage` was given to open them with, `tests.chaos.proxy.Proxy` normally),
+  `simulators[app][provider]`, `workers`; `hold(name)` keeps `"postgres"`, `"valkey"` or a worker down until
+  `release(name)`; `database` is a way to PostgreSQL past the road, for looking.
 - `killer`: kills so that kills are counted and their duplicates bounded. Never signal a worker process in another way:
   what it had issued and not recorded must be read between SIGSTOP and SIGKILL.
 - `load`: publishes more (`publish`), with the recipients noted for the reckoning.
@@ -123,6 +123,8 @@ class Scenario:
     recovers: ClassVar[bool] = True
     # How deliveries to good phones may also end, beside being accepted, or withdrawn when the phone left.
     also: ClassVar[frozenset[FinalOutcome]] = frozenset()
+    # Nothing is published but direct pushes to one user each.
+    only_direct: ClassVar[bool] = False
     # False: it is left out of random combinations, and runs alone.
     combines: ClassVar[bool] = True
 

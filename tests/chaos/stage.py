@@ -11,15 +11,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
 from gateway import simulated
 from gateway.children import Child, Tether, python_environment
-from gateway.local import PostgresServer, ValkeyServer, start_postgres, start_valkey
+from gateway.local import LocalServer, PostgresServer, ValkeyServer, start_postgres, start_valkey
 from providers.simulators import Running, launch
-from registry import doctor, schema
-from registry.channels import Channel, Provider
+from registry import channels, doctor, schema
+from registry.channels import Channel, CircuitReason, Provider
 from registry.database import Connection, Database
 from workers.settings import Settings, as_environ
 
@@ -38,10 +39,10 @@ SETTINGS: Final[Mapping[str, object]] = {
     "backoff_seconds": 250,
     "backoff_cap_seconds": 1500,
     "max_attempts": 100,
-    "provider_timeout_seconds": 3,
-    "task_soft_limit_seconds": 20,
-    "task_hard_limit_seconds": 30,
-    "visibility_timeout_seconds": 45,
+    "provider_timeout_seconds": 15,
+    "task_soft_limit_seconds": 30,
+    "task_hard_limit_seconds": 40,
+    "visibility_timeout_seconds": 60,
     "receipt_delay_seconds": 1,
     "suspect_pass_seconds": 1,
     "suspect_age_seconds": 2,
@@ -228,6 +229,13 @@ class Stage:
                 simulator.control("POST", "/latency", {"ms": 0})
                 simulator.control("POST", "/credentials", {"valid": True})
                 self.bury(app, provider)
+        self.resume()
+
+    def resume(self) -> None:
+        """Do what operators do when the cause is gone: let channels go on that wait for their word."""
+        for channel in self.database.run(channels.list_all):
+            if channel.circuit_reason in (CircuitReason.CREDENTIALS, CircuitReason.MASS_INVALIDATION):
+                self.database.run(partial(channels.resume, channel_id=channel.id))
 
     def bury(self, app: str, provider: Provider) -> None:
         """Tell a provider again which tokens are dead, behind whatever rules it has."""
@@ -255,7 +263,8 @@ class Stage:
                         self._revive_worker(name)
 
     def _revive_server(self, name: str) -> None:
-        server = {"postgres": self.postgres, "valkey": self.valkey}.get(name)
+        servers: Mapping[str, LocalServer] = {"postgres": self.postgres, "valkey": self.valkey}
+        server = servers.get(name)
         if server is not None and not server.is_running():
             server.restart()
             self.revived += 1

@@ -27,9 +27,10 @@ _PHONES_OF_A_USER: Final = (35, 35, 20, 10)
 _DEAD: Final = 0.01
 _NEWS_SHARE, _BUCKET_SHARE = 0.2, 0.05
 # What two cores do beside everything else that a run starts: the load shall be heavy and come to an end.
-_DELIVERIES_A_SECOND: Final = 900
-_DIRECT_EVERY, _CHANGE_EVERY = 0.25, 0.1
+_DELIVERIES_A_SECOND: Final = 400
+_DIRECT_EVERY, _CHANGE_EVERY = 0.5, 0.1
 _MOST_DIRECT_USERS: Final = 20
+_SINGLE_EVERY: Final = 0.1
 
 
 class Way(StrEnum):
@@ -111,8 +112,8 @@ class World:
         return hashlib.sha256(repr((self.publications, self.happenings)).encode()).hexdigest()[:12]
 
 
-def create_world(*, seed: int, devices: int, seconds: float) -> World:
-    """Draw the world of a seed."""
+def create_world(*, seed: int, devices: int, seconds: float, only_direct: bool = False) -> World:
+    """Draw the world of a seed. `only_direct`: nothing but direct pushes to one user each."""
     chance = Random(f"{seed}/world")
     users, phones = _people(seed, devices, chance)
     subscribers = {
@@ -122,9 +123,13 @@ def create_world(*, seed: int, devices: int, seconds: float) -> World:
     }
     happenings = list(_Changes(seed, users, phones, Random(f"{seed}/changes")).draw(seconds))
     count = sum(phone.is_there for phone in phones)
-    publications = sorted(
-        _publications(users, subscribers, seconds, count, Random(f"{seed}/events")), key=lambda one: one.at
+    events = Random(f"{seed}/events")
+    drawn = (
+        _direct_pushes(users, seconds, events, every=_SINGLE_EVERY, most_users=1)
+        if only_direct
+        else _publications(users, subscribers, seconds, count, events)
     )
+    publications = sorted(drawn, key=lambda one: one.at)
     return World(
         seed=seed, users=users, phones=phones, subscribers=subscribers, publications=publications,
         happenings=happenings,
@@ -222,19 +227,25 @@ def _publications(
         app = chance.choice(list(APPS))
         at = chance.uniform(0.2, seconds)
         if number % 2:
-            event: Event = TopicMessage(app=app, id=f"topic-{number}", topic=NEWS, message=_message("topic"))
-            yield Publication(at=at, event=event, way=_way(chance), users=subscribers[app, NEWS])
+            topic = TopicMessage(app=app, id=f"topic-{number}", topic=NEWS, message=_message("topic"))
+            yield Publication(at=at, event=topic, way=_way(chance), users=subscribers[app, NEWS])
         else:
-            event = BucketWrite(
+            write = BucketWrite(
                 app=app, id=f"write-{number}", bucket=BUCKET, object="o1", change=Change.UPDATED
             )
-            yield Publication(at=at, event=event, way=_way(chance), users=subscribers[app, BUCKET])
+            yield Publication(at=at, event=write, way=_way(chance), users=subscribers[app, BUCKET])
+    yield from _direct_pushes(users, seconds, chance, every=_DIRECT_EVERY, most_users=_MOST_DIRECT_USERS)
+
+
+def _direct_pushes(
+    users: Mapping[str, Sequence[str]], seconds: float, chance: Random, *, every: float, most_users: int
+) -> Iterator[Publication]:
     at, number = 0.2, 0
     while at < seconds:
         app = chance.choice(list(APPS))
-        named = chance.sample(users[app], k=min(chance.randint(1, _MOST_DIRECT_USERS), len(users[app])))
+        named = chance.sample(users[app], k=min(chance.randint(1, most_users), len(users[app])))
         yield direct(at, app, f"direct-{number}", named, _way(chance))
-        at, number = at + chance.expovariate(1 / _DIRECT_EVERY), number + 1
+        at, number = at + chance.expovariate(1 / every), number + 1
 
 
 def direct(

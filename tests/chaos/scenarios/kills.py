@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from random import Random
-from typing import Final
+from typing import ClassVar, Final
 
 from tests.chaos.failpoints import Point
 from tests.chaos.findings import Findings
@@ -46,7 +47,7 @@ class KillAtPoints(Scenario):
 
     name = "kill_at_points"
     must_kill = True
-    points: tuple[Point, ...] = (
+    points: ClassVar[tuple[Point, ...]] = (
         Point.CLAIMED, Point.ISSUED, Point.SENDING, Point.ANSWERED, Point.RECORDED
     )  # fmt: skip
 
@@ -58,9 +59,7 @@ class KillAtPoints(Scenario):
         for at in every(chance, seconds, mean=mean):
             order = order or chance.sample(self.points, k=len(self.points))
             point = order.pop()
-            moves.append(
-                Move(at, f"whoever comes by {point} dies", lambda arena, point=point: _arm(arena, point))
-            )
+            moves.append(Move(at, f"whoever comes by {point} dies", partial(_arm, point=point)))
         return moves
 
     def check(self, arena: Arena, findings: Findings) -> Iterator[str]:
@@ -82,7 +81,7 @@ class KillPlanner(KillAtPoints):
     must_kill = False
     points = (Point.TAKEN_IN, Point.PLANNING, Point.PLANNED)
     # Pages small enough for several.
-    settings = {"page_size": 200}
+    settings: ClassVar[Mapping[str, object]] = {"page_size": 200}
 
 
 class KillTree(Scenario):
@@ -96,9 +95,7 @@ class KillTree(Scenario):
         moves = []
         for at in every(chance, seconds, mean=4, first=1.5):
             name = chance.choice(_WORKERS[1:])
-            moves.append(
-                Move(at, f"the worker {name} is killed", lambda arena, name=name: _kill_tree(arena, name))
-            )
+            moves.append(Move(at, f"the worker {name} is killed", partial(_kill_tree, name=name)))
         return moves
 
 
@@ -122,7 +119,7 @@ class KillDispatcher(Scenario):
                 Move(
                     at,
                     f"the dispatcher of {name} dies",
-                    lambda arena, name=name: _kill_dispatcher(arena, name),
+                    partial(_kill_dispatcher, name=name),
                 )
             )
         return moves
@@ -144,7 +141,7 @@ class Zombie(Scenario):
             Move(
                 at,
                 "a sender slept past its lease",
-                lambda arena, nap=chance.uniform(11, 14): _freeze(arena, nap),
+                partial(_freeze, seconds=chance.uniform(11, 14)),
             )
             for at in every(chance, seconds, mean=15, first=1)
         ]
@@ -171,7 +168,7 @@ class RollingRestart(Scenario):
         moves = []
         for place, at in enumerate(every(chance, seconds, mean=3, first=1)):
             name = _WORKERS[place % len(_WORKERS)]
-            moves.append(Move(at, f"{name} is restarted", lambda arena, name=name: _restart(arena, name)))
+            moves.append(Move(at, f"{name} is restarted", partial(_restart, name=name)))
         return moves
 
     def check(self, arena: Arena, findings: Findings) -> Iterator[str]:
