@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .run import run
-from .scenarios import ALL
+from .scenarios import ALL, choose
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,7 +22,13 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--seed", type=int, default=1, help="decides who is there and what happens when")
     result.add_argument("--devices", type=int, default=2_000)
     result.add_argument("--seconds", type=float, default=20, help="how long the load lasts")
-    result.add_argument("--scenario", action="append", choices=sorted(ALL), metavar="NAME", help="repeatable")
+    result.add_argument(
+        "--scenario",
+        action="append",
+        choices=sorted(ALL),
+        metavar="NAME",
+        help="can be repeated; without it the seed chooses some",
+    )
     result.add_argument("--json", action="store_true", help="the object on one line")
     result.add_argument("--list", action="store_true", help="list the scenarios")
     result.add_argument("--keep", type=Path, help="an empty directory in which logs and data stay")
@@ -36,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, one in sorted(ALL.items()):
             print(f"{name:24} {one.summary()}")  # noqa: T201 - a command line speaks
         return 0
-    chosen = [ALL[name]() for name in options.scenario or sorted(ALL)[:1]]
+    chosen = [ALL[name]() for name in options.scenario] if options.scenario else choose(options.seed)
     if options.keep is not None:
         options.keep.mkdir(parents=True, exist_ok=True)
         options.keep = options.keep.resolve()

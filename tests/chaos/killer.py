@@ -46,7 +46,11 @@ WHERE k.lease_until > clock_timestamp() AND starts_with(k.owner, %(machine)s)
   AND EXISTS (SELECT FROM generate_series(0, k.issued - 1) AS p (position) WHERE get_byte(k.result, p.position) = 0)
 ORDER BY k.id
 """
-_FENCES = "SELECT k.id, k.fence FROM pushfan.chunk k WHERE k.id = ANY (%(ids)s)"
+_FENCES = """
+SELECT k.id, k.fence, coalesce(k.lease_until > clock_timestamp(), false) AS is_leased,
+       k.published_at IS NOT NULL AND k.ready_at > now() AS is_announced
+FROM pushfan.chunk k WHERE k.id = ANY (%(ids)s)
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +78,29 @@ class Kill:
         return sum(one.unrecorded for one in self.held)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """How long a chunk of a killed process waited for the next; and when it was free, and announced again."""
+
+    chunk: int
+    point: str
+    seconds: float
+    steps: Mapping[str, float]
+
+    def __str__(self) -> str:
+        steps = ", ".join(f"{name} after {seconds:.1f} s" for name, seconds in self.steps.items())
+        return (
+            f"chunk {self.chunk} of a {self.point} waited {self.seconds:.1f} s ({steps or 'never seen free'})"
+        )
+
+
 class Killer:
     """Kills for the scenarios, from their threads, and those processes that came by an armed failpoint."""
 
     def __init__(self, stage: Stage, tell: Callable[[str], None]) -> None:
         self.kills: list[Kill] = []
-        self.recoveries: list[float] = []
-        self.unrecovered: list[Kill] = []
+        self.recoveries: list[Recovery] = []
+        self._steps: dict[tuple[int, int], dict[str, float]] = {}
         self._stage = stage
         self._tell = tell
         self._lock = threading.Lock()
@@ -252,21 +272,26 @@ class Killer:
             if not waiting:
                 continue
             rows = self._look(_FENCES, {"ids": list(waiting)}, is_needed=True)
-            fences = {row["id"]: row["fence"] for row in rows}
+            found = {row["id"]: row for row in rows}
             now = time.monotonic()
             for chunk, (fence, kill) in waiting.items():
-                self._see(chunk, fence, kill, fences.get(chunk), now)
+                self._see(chunk, fence, kill, found.get(chunk), now)
 
-    def _see(self, chunk: int, fence: int, kill: Kill, current: int | None, now: float) -> None:
-        is_over = now - kill.at > _LONGEST_RECOVERY_SECONDS
-        if current == fence and not is_over:
-            return
+    def _see(self, chunk: int, fence: int, kill: Kill, row: Mapping[str, Any] | None, now: float) -> None:
+        """Note when a chunk was free, announced, and taken over."""
+        waited = now - kill.at
+        steps = self._steps.setdefault((chunk, fence), {})
+        if row is not None and row["fence"] == fence:
+            if not row["is_leased"]:
+                steps.setdefault("free", waited)
+            if row["is_announced"] and not row["is_leased"]:
+                steps.setdefault("announced", waited)
+            if waited < _LONGEST_RECOVERY_SECONDS:
+                return
         with self._lock:
             if self._open.get(chunk) == (fence, kill):
                 del self._open[chunk]
-            if current == fence:
-                self.unrecovered.append(kill)
-            self.recoveries.append(now - kill.at)
+            self.recoveries.append(Recovery(chunk=chunk, point=kill.point, seconds=waited, steps=steps))
 
 
 def _is_ours(pid: int) -> bool:

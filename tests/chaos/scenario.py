@@ -21,8 +21,8 @@ To write one, subclass `Scenario` in a module of `tests/chaos/scenarios/` and ad
    run. A move that takes long delays only its own scenario's next ones. Long ones ask `arena.is_over()`.
 3. After the load has ended, `heal` is called once: it undoes whatever is still wrong. The runner then heals both roads,
    starts what is down, clears the simulators' rules and latencies, and waits for quiet.
-4. `check` is called after the reckoning and yields a sentence for each promise of this scenario's own that was broken:
-   usually that what it wanted to provoke did happen.
+4. `check` is called after the reckoning, when the scenario was alone, and yields a sentence for each promise of this
+   scenario's own that was broken: usually that what it wanted to provoke did happen.
 
 What a scenario may touch (`Arena`):
 

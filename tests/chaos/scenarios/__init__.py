@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from random import Random
 
 from tests.chaos.scenario import Scenario
 
@@ -37,3 +38,11 @@ _ALL: tuple[type[Scenario], ...] = (
     providers.WrongEnvironmentOfDirect,
 )
 ALL: Mapping[str, type[Scenario]] = {one.name: one for one in _ALL}
+
+
+def choose(seed: int) -> list[Scenario]:
+    """Draw a combination: kills every few seconds, and two or three others that go with them."""
+    chance = Random(f"{seed}/scenarios")
+    others = [name for name, one in sorted(ALL.items()) if one.combines and one is not kills.KillSender]
+    names = [kills.KillSender.name, *chance.sample(others, k=chance.randint(2, 3))]
+    return [ALL[name]() for name in names]

@@ -218,6 +218,7 @@ class PoisonHang(PoisonPayload):
     """A push hangs every process that renders it, beyond the hard limit."""
 
     name = "poison_hang"
+    combines = False
     title = HANG
     number = 1
     settings: ClassVar[Mapping[str, object]] = {
