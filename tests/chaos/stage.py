@@ -169,16 +169,18 @@ class Stage:
         for name in WORKERS:
             self._start_worker(name)
         deadline = time.monotonic() + _READY_SECONDS
-        awaited = dict(self.workers)
-        while awaited:
-            alive = [one.name for one in self.database.run(doctor.workers_alive)]
-            for name, child in list(awaited.items()):
-                if any(f".{child.pid}@" in one for one in alive):
-                    del awaited[name]
-                elif child.status is not None or time.monotonic() > deadline:
+        for name, child in self.workers.items():
+            while not self.is_up(name):
+                if child.status is not None or time.monotonic() > deadline:
                     raise child.failed("did not start")
-            time.sleep(0.05)
+                time.sleep(0.05)
         self._reviver.start()
+
+    def is_up(self, name: str) -> bool:
+        """Tell whether a worker, as it was started last, has said that it runs."""
+        child = self.workers[name]
+        alive = self.database.run(doctor.workers_alive)
+        return child.status is None and any(f".{child.pid}@" in one.name for one in alive)
 
     def _start_worker(self, name: str) -> None:
         lanes, processes = WORKERS[name]

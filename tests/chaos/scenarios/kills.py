@@ -100,6 +100,11 @@ class KillTree(Scenario):
 
 
 def _kill_tree(arena: Arena, name: str) -> None:
+    """Kill one when the others are up: without any worker nobody could take over."""
+    while not all(arena.stage.is_up(other) for other in _WORKERS):
+        if arena.is_over():
+            return
+        arena.rest(0.2)
     arena.killer.kill_tree(name)
     arena.fault("worker killed")
 
