@@ -27,9 +27,10 @@ from workers.settings import Settings, as_environ
 from .scenario import Road
 from .world import APPS
 
-# Lanes and processes of each worker. Two for the bulk of it, so that one can be taken away whole.
+# Lanes and processes of each worker. A channel may hold a third of a lane's processes. Two workers for the bulk of it,
+# so that one can be taken away whole.
 WORKERS: Final[Mapping[str, tuple[str, int]]] = {
-    "urgent": ("urgent", 1),
+    "urgent": ("urgent", 3),
     "first": ("normal,bulk", 2),
     "second": ("normal,bulk", 2),
 }
@@ -51,6 +52,8 @@ SETTINGS: Final[Mapping[str, object]] = {
     "page_size": 1500,
     "log_format": "plain",
 }
+# More at once are ready later, all of them, and on a busy machine too late.
+_AT_ONCE: Final = 3
 _READY_SECONDS: Final = 90.0
 _REVIVE_SECONDS: Final = 0.5
 _GRACE_SECONDS: Final = 30.0
@@ -120,7 +123,7 @@ class Stage:
 
     def _start(self) -> None:
         self.failpoints.mkdir()
-        with ThreadPoolExecutor(8) as pool:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
             futures = [
                 pool.submit(self._start_postgres),
                 pool.submit(self._start_valkey),
