@@ -24,12 +24,14 @@ from registry.installs import Install
 from registry.subscriptions import Target, TargetKind
 
 from .stage import Stage
-from .world import APPS, BUCKET, EVERYBODY, NEWS, Deed, Happening, Phone, Publication, Way, World
+from .world import APPS, BUCKET, EVERYBODY, NEWS, Deed, Happening, Phone, Publication, Way, World, direct
 
 _SUBSCRIPTIONS_AT_ONCE: Final = 20_000
 _AGAIN_SECONDS: Final = 3.0
 _LOOK_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.02
+_WARMED, _WARM_UP_SECONDS = 60, 60.0
+_UNFINISHED = "SELECT count(*) AS number FROM pushfan.notification WHERE finished_at IS NULL"
 _TAKEN_IN = """
 SELECT k.key FROM pushfan.event_key k JOIN pushfan.app a ON a.id = k.app_id
 WHERE a.name = %(app)s AND k.key = ANY (%(keys)s)
@@ -107,6 +109,14 @@ class Load:
         for start in range(0, len(pairs), _SUBSCRIPTIONS_AT_ONCE):
             some = pairs[start : start + _SUBSCRIPTIONS_AT_ONCE]
             self._stage.database.run(partial(subscriptions.subscribe_many, app_id=app_id, pairs=some))
+
+    def warm_up(self) -> None:
+        """Push to a few users of each app and wait until it has ended: connections are open when the load begins."""
+        for app in APPS:
+            self._publish(direct(0, app, "warm-up", self._world.users[app][:_WARMED], Way.TRANSACTION))
+        deadline = time.monotonic() + _WARM_UP_SECONDS
+        while self._stage.run(_UNFINISHED)[0]["number"] and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
 
     def start(self) -> None:
         """Begin: instants of the plan count from now."""

@@ -146,6 +146,7 @@ class _Run:
         self._load.register()
         self._tell(f"{self._findings.devices} phones are registered")
         stage.start_workers()
+        self._load.warm_up()
         self._killer.start()
         self._memory.start()
 

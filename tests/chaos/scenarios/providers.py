@@ -140,6 +140,11 @@ class CutConnections(Scenario):
             moves.append(Move(at, f"connections to {provider.value} of {app}: {action}", act))
         return moves
 
+    def check(self, arena: Arena, findings: Findings) -> Iterator[str]:
+        """Connections must have been there."""
+        if not sum(findings.faults.values()):
+            yield "there was no connection to cut"
+
 
 def _disturb(arena: Arena, *, app: str, provider: Provider, action: str) -> None:
     done = arena.stage.simulators[app][provider].control("POST", "/connections", {"action": action})
