@@ -80,6 +80,8 @@ class ProviderDown(Disturbance):
     answers = _all({"answer": "unavailable"}, {"answer": "internal"})
     share = (1.0, 1.0)
     lasts = (0.4, 0.6)
+    # All attempts would be spent within a few seconds, if the circuit did not keep them.
+    settings: ClassVar[Mapping[str, object]] = {"max_attempts": 6}
 
 
 class Throttling(Disturbance):
