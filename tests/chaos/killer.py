@@ -32,6 +32,8 @@ _SETTLE_SECONDS: Final = 0.05
 # Positions are issued before they are sent: after this long they are on their way.
 _ON_THEIR_WAY_SECONDS: Final = 0.01
 _LONGEST_RECOVERY_SECONDS: Final = 120.0
+_SENDER, _TREE, _FREEZE, _DISPATCHER = "sender", "tree", "freeze", "dispatcher"
+_MID_SEND: Final = frozenset({_SENDER, _TREE, Point.SENDING, Point.ANSWERED})
 _HELD = """
 SELECT k.id, k.fence,
        (SELECT count(*) FROM generate_series(0, k.issued - 1) AS p (position)
@@ -76,6 +78,11 @@ class Kill:
     def unrecorded(self) -> int:
         """Positions issued and not recorded: what may be received once more."""
         return sum(one.unrecorded for one in self.held)
+
+    @property
+    def is_mid_send(self) -> bool:
+        """It was killed where pushes can have been on their way, and some were not recorded."""
+        return self.point in _MID_SEND and self.unrecorded > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +145,7 @@ class Killer:
         if caught is None:
             return False
         pid, held = caught
-        self._finish(pid, "sender", held)
+        self._finish(pid, _SENDER, held)
         return True
 
     def freeze_sender(self, seconds: float, is_over: Callable[[], bool]) -> bool:
@@ -147,7 +154,7 @@ class Killer:
         if caught is None:
             return False
         pid, held = caught
-        self._note(Kill(pid=pid, point="freeze", held=held, at=time.monotonic(), is_freeze=True))
+        self._note(Kill(pid=pid, point=_FREEZE, held=held, at=time.monotonic(), is_freeze=True))
         end = time.monotonic() + seconds
         while time.monotonic() < end and not is_over():
             time.sleep(_POLL_SECONDS)
@@ -170,13 +177,13 @@ class Killer:
         held = [one for pid in family for one in self._held(pid)]
         for pid in family:
             _signal(pid, signal.SIGKILL)
-        self._note(Kill(pid=root, point="tree", held=held, at=time.monotonic()))
+        self._note(Kill(pid=root, point=_TREE, held=held, at=time.monotonic()))
 
     def kill_dispatcher(self, name: str) -> bool:
         """Kill the dispatcher beside a worker. Tells whether there was one."""
         for pid in self._dispatchers(name):
             _signal(pid, signal.SIGKILL)
-            self._note(Kill(pid=pid, point="dispatcher", held=(), at=time.monotonic()))
+            self._note(Kill(pid=pid, point=_DISPATCHER, held=(), at=time.monotonic()))
             return True
         return False
 

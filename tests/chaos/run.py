@@ -200,7 +200,7 @@ class _Run:
         findings, killer = self._findings, self._killer
         findings.failures += self._adversary.failures
         findings.kills = killer.count()
-        findings.kills_mid_send = sum(kill.unrecorded > 0 for kill in killer.kills if not kill.is_freeze)
+        findings.kills_mid_send = sum(kill.is_mid_send for kill in killer.kills)
         findings.freezes = sum(kill.is_freeze for kill in killer.kills)
         findings.faults = dict(self._arena.faults)
         findings.revived = self._stage.revived

@@ -16,7 +16,7 @@ To write one, subclass `Scenario` in a module of `tests/chaos/scenarios/` and ad
 
 1. `moves` is called once, before the load begins, with a random source of this scenario's own. It must draw everything
    it will ever need there: the same seed gives the same moves, whatever the machine does meanwhile. `at` counts seconds
-   from the start of the load. A move may be a generator of nothing else but time: it must not draw.
+   from the start of the load. A move itself must not draw.
 2. Each scenario has a thread; its moves run one after the other, each not before its time. A move that raises fails the
    run. A move that takes long delays only its own scenario's next ones. Long ones ask `arena.is_over()`.
 3. After the load has ended, `heal` is called once: it undoes whatever is still wrong. The runner then heals both roads,
