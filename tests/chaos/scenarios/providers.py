@@ -18,7 +18,8 @@ _APPS: Final = tuple(APPS)
 _PROVIDERS: Final = tuple(Provider)
 # What one vendor has another word for.
 _BAD_TOKEN: Final = {Provider.FCM: "mismatch", Provider.APNS: "bad_token", Provider.JPUSH: "no_target"}
-_SHORT: Final[Mapping[str, object]] = {"provider_timeout_seconds": 3}
+# Not so short that a busy machine would be too slow for those that do answer.
+_SHORT: Final[Mapping[str, object]] = {"provider_timeout_seconds": 6}
 
 
 def rule(arena: Arena, *, app: str, provider: Provider, **values: Any) -> None:
