@@ -79,6 +79,8 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "task_create_missing_queues": False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        # A broker that refuses (out of memory, a replica that is not yet promoted) recovers as one that is away.
+        "broker_channel_error_retry": True,
         "broker_connection_timeout": 5,
         "broker_pool_acquire_timeout": 5,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
