@@ -15,6 +15,7 @@ from celery import Celery
 from celery.exceptions import Ignore, Reject, Retry
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.request import Request as CeleryRequest
+from kombu.exceptions import OperationalError
 
 from events.names import QUEUE_FEEDBACK
 
@@ -91,18 +92,28 @@ class IntakeRequest(CeleryRequest):  # type: ignore[misc]
     """A message with events. One that cannot even be unpacked, or fails for good, is kept before it is acknowledged."""
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-        """Keep the message unless it is on the queue again."""
-        if not isinstance(exc_info.exception, _NOT_LOST):
-            keep(self.app, self.message.body, f"cannot be taken in: {exc_info.exception!r}")
+        """Keep the message unless it is on the queue again. What cannot be kept goes back to the queue."""
+        try:
+            if not isinstance(exc_info.exception, _NOT_LOST):
+                keep(self.app, self.message.body, f"cannot be taken in: {exc_info.exception!r}")
+        except NotKept:
+            return self.reject(requeue=True)
         return super().on_failure(exc_info, *args, **kwargs)
 
 
+class NotKept(ConnectionError):
+    """The broker did not take a dead letter. In the main loop this means: connect again, nothing is acknowledged."""
+
+
 def keep(app: Celery, body: object, error: str) -> None:
-    """Pass a message's body on, to be stored as a dead letter."""
-    app.send_task(
-        TASK_DEAD_LETTER,
-        kwargs={"kind": "undecodable", "error": f"the message {error}", "body": as_text(body)},
-        queue=QUEUE_FEEDBACK,
-        argsrepr="",
-        kwargsrepr="an undecodable message",
-    )
+    """Pass a message's body on, to be stored as a dead letter. Raises `NotKept`."""
+    try:
+        app.send_task(
+            TASK_DEAD_LETTER,
+            kwargs={"kind": "undecodable", "error": f"the message {error}", "body": as_text(body)},
+            queue=QUEUE_FEEDBACK,
+            argsrepr="",
+            kwargsrepr="an undecodable message",
+        )
+    except OperationalError as failure:
+        raise NotKept(f"a message that {error} could not be kept: {failure}") from failure

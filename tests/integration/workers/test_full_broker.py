@@ -98,6 +98,17 @@ def test_what_was_queued_is_worked_on_without_memory(
     wait_for(database, NOTIFICATIONS, 3)
 
 
+def test_garbage_that_cannot_be_kept_does_not_end_the_worker(
+    app: Celery, broker: redis.Redis, database: Database, broker_url: str
+) -> None:
+    """A dead letter finds no room; the worker connects again and again, and goes on when the memory is back."""
+    fill(broker, element({"a": 1}), message(1))
+    wait_for_refusals(broker, "sadd", 10)
+    broker.config_set("maxmemory", 0)
+    Publisher(broker_url).publish(push(2))
+    wait_for(database, NOTIFICATIONS, 2)
+
+
 def test_worker_that_connects_without_memory_waits_for_it(
     app: Celery, broker: redis.Redis, database: Database, broker_url: str
 ) -> None:
