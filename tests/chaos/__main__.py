@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .proxy import Proxy
 from .run import run
 from .scenarios import ALL, choose
 
@@ -47,7 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.keep.mkdir(parents=True, exist_ok=True)
         options.keep = options.keep.resolve()
     findings = run(
-        chosen, seed=options.seed, devices=options.devices, seconds=options.seconds, keep=options.keep
+        chosen,
+        seed=options.seed,
+        devices=options.devices,
+        seconds=options.seconds,
+        open_road=Proxy,
+        keep=options.keep,
     )
     print(json.dumps(findings.as_json(), indent=None if options.json else 2))  # noqa: T201 - as above
     return 0 if findings.passed else 1

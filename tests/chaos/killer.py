@@ -187,6 +187,15 @@ class Killer:
             return True
         return False
 
+    def note_outage(self, point: str) -> None:
+        """Note what all workers hold while none can reach the database: another may be first when it is back.
+
+        To be called when nobody can change the rows.
+        """
+        rows = self._look(_HELD, {"owner": machine()}, is_needed=True)
+        held = [Held(chunk=row["id"], fence=row["fence"], unrecorded=row["unrecorded"]) for row in rows]
+        self._note(Kill(pid=0, point=point, held=held, at=time.monotonic(), is_freeze=True))
+
     def _dispatchers(self, name: str) -> Iterator[int]:
         with contextlib.suppress(psutil.Error):
             for child in psutil.Process(self._stage.workers[name].pid).children():

@@ -7,9 +7,25 @@ from random import Random
 
 from tests.chaos.scenario import Scenario
 
-from . import kills, messages, providers
+from . import broker, database, kills, messages, providers
 
 _ALL: tuple[type[Scenario], ...] = (
+    broker.BrokerConnectionsCut,
+    broker.BrokerFlushed,
+    broker.BrokerFull,
+    broker.BrokerHalfOpen,
+    broker.BrokerPopsLost,
+    broker.BrokerRestarted,
+    broker.BrokerSlow,
+    broker.BrokerUnreachable,
+    database.CommitsCut,
+    database.DatabaseConnectionsEnded,
+    database.DatabaseFull,
+    database.DatabaseHalfOpen,
+    database.DatabaseKilled,
+    database.DatabaseRestarted,
+    database.DatabaseSlow,
+    database.DatabaseUnreachable,
     kills.Calm,
     kills.KillAtPoints,
     kills.KillDispatcher,
