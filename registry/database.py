@@ -120,7 +120,10 @@ class Database:
             connect_timeout=5,
             application_name=self._application_name,
             options=_OPTIONS,
+            # A way that is gone without a word: 10 s for what is not acknowledged, 20 s while only waiting.
             keepalives_idle=15,
+            keepalives_interval=5,
+            keepalives_count=2,
             tcp_user_timeout=10_000,
         )
 
