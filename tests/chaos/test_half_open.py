@@ -25,7 +25,7 @@ def road(database_url: str) -> Iterator[Proxy]:
 
 
 def test_lost_answer_of_postgres_is_given_up(road: Proxy) -> None:
-    """The question was acknowledged, the answer never comes: keepalives notice before a lease or a task is long over."""
+    """The question was acknowledged and the answer never comes: keepalives notice before a task is over."""
     database = Database(road.url)
     connection = database.connection()
     threading.Timer(0.5, road.black_hole).start()
