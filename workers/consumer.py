@@ -26,6 +26,9 @@ log = structlog.get_logger()
 
 # The message is on the queue again, or was meant to end so.
 _NOT_LOST = (Ignore, Reject, Retry, TimeLimitExceeded, WorkerLostError)
+# The main loop waits meanwhile.
+_SOON = {"max_retries": 1}
+_CONFIRM_SECONDS = 5.0
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
@@ -34,6 +37,15 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         Channel.on_garbage = self.on_garbage
+
+    def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
+        """Connect for task events without RabbitMQ's confirmations.
+
+        The main loop would wait for them without end where they do not come: under a memory alarm, behind a dead way.
+        """
+        connection = self.app.connection_for_write(url=url, heartbeat=heartbeat)
+        connection.transport_options = {**connection.transport_options, "confirm_publish": False}
+        return self.ensure_connected(connection)
 
     def on_garbage(self, element: object, error: Exception) -> None:
         """Keep an element of a queue that is no message at all."""
@@ -112,8 +124,11 @@ def keep(app: Celery, body: object, error: str) -> None:
             TASK_DEAD_LETTER,
             kwargs={"kind": "undecodable", "error": f"the message {error}", "body": as_text(body)},
             queue=QUEUE_FEEDBACK,
+            retry_policy=_SOON,
+            timeout=_CONFIRM_SECONDS,
+            confirm_timeout=_CONFIRM_SECONDS,
             argsrepr="",
             kwargsrepr="an undecodable message",
         )
-    except OperationalError as failure:
+    except (OperationalError, OSError) as failure:
         raise NotKept(f"a message that {error} could not be kept: {failure}") from failure

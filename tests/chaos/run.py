@@ -78,6 +78,7 @@ def run(
         seed=seed,
         settings=settings,
         engine="fault" if any(one.needs_frames for one in scenarios) else "fast",
+        has_rabbit=any(one.needs_rabbit for one in scenarios),
         open_road=open_road,
         tell=_Teller(began),
         is_kept=keep is not None,

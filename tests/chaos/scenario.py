@@ -30,6 +30,7 @@ What a scenario may touch (`Arena`):
   (`Road`: whatever `Stage` was given to open them with, `tests.chaos.proxy.Proxy` normally),
   `simulators[app][provider]`, `workers`; `hold(name)` keeps `"postgres"`, `"valkey"` or a worker down until
   `release(name)`; `database` is a way to PostgreSQL past the road, for looking.
+  With `needs_rabbit` there is `rabbit`, too (`hold("rabbit")`), and `broker_road` leads there.
 - `killer`: kills so that kills are counted and their duplicates bounded. Never signal a worker process in another way:
   what it had issued and not recorded must be read between SIGSTOP and SIGKILL.
 - `load`: publishes more (`publish`), with the recipients noted for the reckoning.
@@ -115,6 +116,8 @@ class Scenario:
     settings: ClassVar[Mapping[str, object]] = {}
     # Its faults are HTTP/2 frames: all simulators run with the slower engine that can do them.
     needs_frames: ClassVar[bool] = False
+    # The broker is RabbitMQ; without it installed the scenario is skipped.
+    needs_rabbit: ClassVar[bool] = False
     # A run with it must have killed a process that had pushes on their way.
     must_kill: ClassVar[bool] = False
     # False: with nothing but such scenarios in a run, not a single push may be repeated.

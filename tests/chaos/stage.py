@@ -24,6 +24,7 @@ from registry.channels import Channel, CircuitReason, Provider
 from registry.database import Connection, Database
 from workers.settings import Settings, as_environ
 
+from .rabbit import RabbitServer, start_rabbit
 from .scenario import Road
 from .world import APPS
 
@@ -82,6 +83,7 @@ class Stage:
         seed: int,
         settings: Mapping[str, object],
         engine: str = "fast",
+        has_rabbit: bool = False,
         open_road: Callable[..., Road] = DirectRoad,
         tell: Callable[[str], None],
         is_kept: bool = False,
@@ -95,6 +97,8 @@ class Stage:
         self.revived = 0
         self._seed = seed
         self._engine = engine
+        self._has_rabbit = has_rabbit
+        self.rabbit: RabbitServer | None = None
         self._given = dict(settings)
         self._open_road = open_road
         self._is_kept = is_kept
@@ -126,13 +130,13 @@ class Stage:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             futures = [
                 pool.submit(self._start_postgres),
-                pool.submit(self._start_valkey),
+                pool.submit(self._start_broker),
                 *(pool.submit(self._start_simulator, app, one) for app in APPS for one in Provider),
             ]
             for future in futures:
                 future.result()
         self.database_road = self._open_road(self.postgres.url, seed=self._seed)
-        self.broker_road = self._open_road(self.valkey.url, seed=self._seed)
+        self.broker_road = self._open_road((self.rabbit or self.valkey).url, seed=self._seed)
         self.database = Database(self.postgres.url, application_name="chaos")
         schema.apply(self.database)
         values = {
@@ -152,8 +156,10 @@ class Stage:
             self.directory / "postgres", durable=False, temporary=not self._is_kept
         )
 
-    def _start_valkey(self) -> None:
+    def _start_broker(self) -> None:
         self.valkey: ValkeyServer = start_valkey(self.directory / "valkey", temporary=True)
+        if self._has_rabbit:
+            self.rabbit = start_rabbit(self.directory / "rabbit")
 
     def _start_simulator(self, app: str, provider: Provider) -> None:
         directory = self.directory / "simulators" / app
@@ -226,7 +232,7 @@ class Stage:
         """Undo what scenarios left: everything runs, everything passes, providers behave."""
         for road in (self.database_road, self.broker_road):
             road.heal()
-        for name in ("postgres", "valkey", *WORKERS):
+        for name in (*self._servers(), *WORKERS):
             self.release(name)
         for app, some in self.simulators.items():
             for provider, simulator in some.items():
@@ -260,16 +266,19 @@ class Stage:
     def _revive(self) -> None:
         while not self._stopping.wait(0.1):
             with self._lock:
-                for name in ("postgres", "valkey"):
+                for name in self._servers():
                     if name not in self._held:
                         self._revive_server(name)
                 for name, child in list(self.workers.items()):
                     if child.status is not None and name not in self._held:
                         self._revive_worker(name)
 
+    def _servers(self) -> Mapping[str, LocalServer]:
+        servers: dict[str, LocalServer] = {"postgres": self.postgres, "valkey": self.valkey}
+        return servers if self.rabbit is None else {**servers, "rabbit": self.rabbit}
+
     def _revive_server(self, name: str) -> None:
-        servers: Mapping[str, LocalServer] = {"postgres": self.postgres, "valkey": self.valkey}
-        server = servers.get(name)
+        server = self._servers().get(name)
         if server is not None and not server.is_running():
             server.restart()
             self.revived += 1
@@ -301,7 +310,7 @@ class Stage:
         for name in ("database_road", "broker_road"):
             if hasattr(self, name):
                 getattr(self, name).close()
-        for name in ("postgres", "valkey"):
-            if hasattr(self, name):
-                getattr(self, name).stop()
+        for name in ("postgres", "valkey", "rabbit"):
+            if (server := getattr(self, name, None)) is not None:
+                server.stop()
         self._tether.close()

@@ -7,7 +7,7 @@ from random import Random
 
 from tests.chaos.scenario import Scenario
 
-from . import broker, database, kills, messages, providers
+from . import broker, database, kills, messages, providers, rabbit
 
 _ALL: tuple[type[Scenario], ...] = (
     broker.BrokerConnectionsCut,
@@ -52,6 +52,12 @@ _ALL: tuple[type[Scenario], ...] = (
     providers.Throttling,
     providers.WrongEnvironment,
     providers.WrongEnvironmentOfDirect,
+    rabbit.RabbitFull,
+    rabbit.RabbitHalfOpen,
+    rabbit.RabbitKilled,
+    rabbit.RabbitPurged,
+    rabbit.RabbitRestarted,
+    rabbit.RabbitUnreachable,
 )
 ALL: Mapping[str, type[Scenario]] = {one.name: one for one in _ALL}
 

@@ -79,7 +79,7 @@ class BrokerUnreachable(BrokerScenario):
 
     def moves(self, chance: Random, seconds: float) -> list[Move]:
         """Draw when."""
-        at, until = _outage(chance, seconds)
+        at, until = outage(chance, seconds)
         return [
             Move(at, "the broker refuses connections", self.begin),
             Move(until, "the broker is back", lambda arena: _road(arena).heal()),
@@ -135,7 +135,7 @@ class BrokerFull(BrokerScenario):
 
     def moves(self, chance: Random, seconds: float) -> list[Move]:
         """Draw when."""
-        at, until = _outage(chance, seconds)
+        at, until = outage(chance, seconds)
         return [
             Move(at, "the broker is out of memory", partial(_limit, number=_NO_MEMORY)),
             Move(until, "the broker has memory again", partial(_limit, number=_UNLIMITED)),
@@ -182,7 +182,7 @@ class BrokerPopsLost(BrokerScenario):
             yield "no reply to a pop was lost"
 
 
-def _outage(chance: Random, seconds: float) -> tuple[float, float]:
+def outage(chance: Random, seconds: float) -> tuple[float, float]:
     """Draw from when until when: at least 15 s if the load lasts that long."""
     at = chance.uniform(0.1, 0.25) * seconds
     return at, at + max(_SHORTEST_SECONDS, seconds / 3)
