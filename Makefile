@@ -2,6 +2,7 @@
 #
 #   make demo                 install, then fan out to thousands of simulated devices     DEMO_ARGS='--users 20000'
 #   make test                 install, then run all tests                                 TEST_ARGS='-k wire'
+#   make chaos                install, then kill, cut and flood until something gives  CHAOS_ARGS='--devices 20000'
 #   make check                install, then lint, types, floors, deploy files
 #   make install              .venv with Pushfan, its local servers and the developer's tools
 #
@@ -11,13 +12,14 @@
 PYTHON ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
+CHAOS_ARGS ?=
 JOBS = 2
 CANDIDATES = python3 python3.13 python3.12 python3.11 python3.14 python
 
 # A caller's modules must not stand in front of ours: the floors have everyday names.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help install demo test check
+.PHONY: help install demo test chaos check
 
 help:
 	@sed -n '/^#/!q; s/^#$$//; s/^# //; p' Makefile
@@ -27,6 +29,9 @@ demo: install
 
 test: install
 	@.venv/bin/python -m pytest -n $(JOBS) --dist worksteal $(TEST_ARGS)
+
+chaos: install
+	@.venv/bin/python -m tests.chaos.tour $(CHAOS_ARGS)
 
 check: install
 	.venv/bin/ruff check .

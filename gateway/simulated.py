@@ -46,7 +46,7 @@ def connect(
     """
     credentials.mkdir(parents=True, exist_ok=True)
     ways = {
-        name: _access(provider, simulators[provider.value].info, credentials)
+        name: _access(app, provider, simulators[provider.value].info, credentials)
         for name, provider in CHANNELS.items()
         if provider.value in simulators
     }
@@ -111,11 +111,12 @@ def _channel(connection: Connection, app: str, app_id: int, name: str, access: A
     return channels.set_credentials(connection, known.id, access)
 
 
-def _access(provider: Provider, info: Mapping[str, Any], credentials: Path) -> Access:
+def _access(app: str, provider: Provider, info: Mapping[str, Any], credentials: Path) -> Access:
     secrets, settings = _secrets(provider, info)
     references = {}
     for role, content in secrets.items():
-        name = f"simulated-{provider.value}-{role.replace('_', '-')}"
+        # Two apps have simulators of their own, or the same.
+        name = f"simulated-{app}-{provider.value}-{role.replace('_', '-')}"
         _write(credentials / name, content)
         references[role] = f"file:{name}"
     return Access(

@@ -6,13 +6,16 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 from celery import platforms
 from kombu.exceptions import OperationalError
 
 from events.names import QUEUE_FEEDBACK, QUEUE_INTAKE, QUEUE_PLAN, Lane, deliver_queue
+from providers import create_client
+from providers.client import Client
+from providers.outcome import ChannelConfig
 from registry import schema
 from registry.database import Database
 from registry.errors import DatabaseUnavailable
@@ -35,14 +38,15 @@ def run(
     name: str | None = None,
     pool: str = "prefork",
     with_parent: bool = False,
+    create: Callable[[ChannelConfig], Client] = create_client,
 ) -> int:
     """Work until told to stop; returns the exit code. Waits for a database or a broker that is not there yet.
 
-    `with_parent`: stop gracefully when the process that started this one is gone.
+    `with_parent`: stop gracefully when the process that started this one is gone. `create` makes channels' clients.
     Raises `SchemaMismatch`.
     """
     configure_logs(settings)
-    app = create_app(settings)
+    app = create_app(settings, create)
     wait_for_schema(settings)
     warn_of_broker(settings)
     if with_parent:

@@ -26,13 +26,16 @@ T = TypeVar("T")
 _OPTIONS = (
     "-c statement_timeout=15s -c idle_in_transaction_session_timeout=30s -c lock_timeout=5s -c timezone=UTC"
 )
-# Deadlocks, cut connections, servers that restart: the transaction did not happen, or (a lost COMMIT reply)
-# may have happened, which is why everything that runs here can be run again.
+# Deadlocks, cut connections, servers that restart, a session that was ended while this process slept, a server that is
+# no primary any more or not yet: the transaction did not happen, or (a lost COMMIT reply) may have happened, which is
+# why everything that runs here can be run again.
 _TRANSIENT = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.errors.DeadlockDetected,
     psycopg.errors.SerializationFailure,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.ReadOnlySqlTransaction,
 )
 
 
@@ -94,7 +97,7 @@ class Database:
             raise Busy(
                 f"another transaction at {self.address} holds what is needed: {_first_line(error)}"
             ) from error
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except _TRANSIENT as error:
             if not (is_transient(error) or isinstance(error, psycopg.errors.QueryCanceled)):
                 raise
             raise DatabaseUnavailable(
@@ -109,8 +112,12 @@ class Database:
         self._local.connection = None
 
     def _once(self, work: Callable[[Connection], T]) -> T:
-        with self.transaction() as connection:
-            return work(connection)
+        try:
+            with self.transaction() as connection:
+                return work(connection)
+        except psycopg.errors.ReadOnlySqlTransaction:
+            self.close()  # the address may lead to the primary by now
+            raise
 
     def _open(self) -> Connection:
         return psycopg.connect(
@@ -120,7 +127,10 @@ class Database:
             connect_timeout=5,
             application_name=self._application_name,
             options=_OPTIONS,
+            # A way that is gone without a word: 10 s for what is not acknowledged, 20 s while only waiting.
             keepalives_idle=15,
+            keepalives_interval=5,
+            keepalives_count=2,
             tcp_user_timeout=10_000,
         )
 

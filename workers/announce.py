@@ -25,6 +25,8 @@ log = structlog.get_logger()
 
 _BATCH = 100
 _REST_SECONDS = 3.0
+# RabbitMQ confirms each message; with its memory alarm on, or behind a dead way, it never does.
+_CONFIRM_SECONDS = 5.0
 
 
 class Announcer:
@@ -73,13 +75,29 @@ class Announcer:
         if not tasks or time.monotonic() < self._rests_until:
             return
         try:
-            # kombu pipelines a batch on Redis and publishes one by one elsewhere.
-            with self._app.producer_or_acquire() as producer, producer.batch(max_size=_BATCH):
-                for task in tasks:
-                    self._app.send_task(producer=producer, retry=False, argsrepr="", **task)
+            with self._app.producer_or_acquire() as producer:
+                self._publish(producer, tasks)
         except (OperationalError, KombuError, OSError, TimeoutError) as error:
             self._rests_until = time.monotonic() + _REST_SECONDS
             log.warning("announcement_failed", tasks=len(tasks), error=str(error))
+
+    def _publish(self, producer: Any, tasks: Sequence[dict[str, Any]]) -> None:
+        """Publish at once. A connection that failed is not used again: its next answer would be to this question."""
+        try:
+            # kombu pipelines a batch on Redis and publishes one by one elsewhere.
+            with producer.batch(max_size=_BATCH):
+                for task in tasks:
+                    self._app.send_task(
+                        producer=producer,
+                        retry=False,
+                        timeout=_CONFIRM_SECONDS,
+                        confirm_timeout=_CONFIRM_SECONDS,
+                        argsrepr="",
+                        **task,
+                    )
+        except BaseException:
+            producer.connection.collect()
+            raise
 
 
 def _chunk_task(chunk: Published) -> dict[str, Any]:

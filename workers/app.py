@@ -79,6 +79,8 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "task_create_missing_queues": False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        # A broker that refuses (out of memory, a replica that is not yet promoted) recovers as one that is away.
+        "broker_channel_error_retry": True,
         "broker_connection_timeout": 5,
         "broker_pool_acquire_timeout": 5,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
@@ -106,8 +108,9 @@ def _transport(broker_url: str, settings: Settings) -> dict[str, Any]:
     if kind in ("amqp", "amqps"):
         return {
             "broker_use_ssl": tls_options(kind, ca_file),
-            "broker_transport_options": {"confirm_publish": True},
-            "broker_heartbeat": 30,
+            "broker_transport_options": {"confirm_publish": True, "write_timeout": 10},
+            # A dead way is noticed after two to three of these: within a minute, with all the rest.
+            "broker_heartbeat": 15,
             "task_default_queue_type": "quorum",
             "task_queues": _queues(dict(QUORUM_QUEUE_ARGUMENTS)),
         }

@@ -15,6 +15,7 @@ from celery import Celery
 from celery.exceptions import Ignore, Reject, Retry
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.request import Request as CeleryRequest
+from kombu.exceptions import OperationalError
 
 from events.names import QUEUE_FEEDBACK
 
@@ -25,6 +26,9 @@ log = structlog.get_logger()
 
 # The message is on the queue again, or was meant to end so.
 _NOT_LOST = (Ignore, Reject, Retry, TimeLimitExceeded, WorkerLostError)
+# The main loop waits meanwhile.
+_SOON = {"max_retries": 1}
+_CONFIRM_SECONDS = 5.0
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
@@ -33,6 +37,15 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         Channel.on_garbage = self.on_garbage
+
+    def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
+        """Connect for task events without RabbitMQ's confirmations.
+
+        The main loop would wait for them without end where they do not come: under a memory alarm, behind a dead way.
+        """
+        connection = self.app.connection_for_write(url=url, heartbeat=heartbeat)
+        connection.transport_options = {**connection.transport_options, "confirm_publish": False}
+        return self.ensure_connected(connection)
 
     def on_garbage(self, element: object, error: Exception) -> None:
         """Keep an element of a queue that is no message at all."""
@@ -91,18 +104,31 @@ class IntakeRequest(CeleryRequest):  # type: ignore[misc]
     """A message with events. One that cannot even be unpacked, or fails for good, is kept before it is acknowledged."""
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-        """Keep the message unless it is on the queue again."""
-        if not isinstance(exc_info.exception, _NOT_LOST):
-            keep(self.app, self.message.body, f"cannot be taken in: {exc_info.exception!r}")
+        """Keep the message unless it is on the queue again. What cannot be kept goes back to the queue."""
+        try:
+            if not isinstance(exc_info.exception, _NOT_LOST):
+                keep(self.app, self.message.body, f"cannot be taken in: {exc_info.exception!r}")
+        except NotKept:
+            return self.reject(requeue=True)
         return super().on_failure(exc_info, *args, **kwargs)
 
 
+class NotKept(ConnectionError):
+    """The broker did not take a dead letter. In the main loop this means: connect again, nothing is acknowledged."""
+
+
 def keep(app: Celery, body: object, error: str) -> None:
-    """Pass a message's body on, to be stored as a dead letter."""
-    app.send_task(
-        TASK_DEAD_LETTER,
-        kwargs={"kind": "undecodable", "error": f"the message {error}", "body": as_text(body)},
-        queue=QUEUE_FEEDBACK,
-        argsrepr="",
-        kwargsrepr="an undecodable message",
-    )
+    """Pass a message's body on, to be stored as a dead letter. Raises `NotKept`."""
+    try:
+        app.send_task(
+            TASK_DEAD_LETTER,
+            kwargs={"kind": "undecodable", "error": f"the message {error}", "body": as_text(body)},
+            queue=QUEUE_FEEDBACK,
+            retry_policy=_SOON,
+            timeout=_CONFIRM_SECONDS,
+            confirm_timeout=_CONFIRM_SECONDS,
+            argsrepr="",
+            kwargsrepr="an undecodable message",
+        )
+    except (OperationalError, OSError) as failure:
+        raise NotKept(f"a message that {error} could not be kept: {failure}") from failure

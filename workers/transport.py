@@ -1,23 +1,117 @@
-"""kombu's Redis transport, with one difference: what somebody else put on a queue does not end the worker.
+"""kombu's Redis transport, with two differences: neither garbage on a queue nor a full broker ends the worker.
 
-kombu takes an element of a queue for a message without looking: JSON's null, a text, an unknown encoding raise in the
-worker's main loop, and Celery ends. The element is off the queue by then, so it is handed to whoever wants to keep it.
+1. kombu takes an element of a queue for a message without looking: JSON's null, a text, an unknown encoding raise in
+   the worker's main loop, and Celery ends. The element is off the queue by then, so it is handed to whoever wants to
+   keep it.
+2. kombu takes an element off its queue and then writes it down as delivered. A broker that is out of memory refuses
+   that note: kombu would raise, and the element would be nowhere. It is delivered without a note, since working on it
+   is what frees the broker's memory; what must go back to its queue is kept here until the broker takes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar
 
-from kombu.transport import redis
+import structlog
+from kombu.transport import redis, virtual
+from redis.exceptions import OutOfMemoryError
+
+log = structlog.get_logger()
 
 # What reading, decoding and taking apart an element raise when it is not a message. Nothing of ours raises them
 # here: the consumer keeps what goes wrong with a message that could be read.
 _NOT_A_MESSAGE = (ValueError, TypeError, LookupError, AttributeError)
 
 
-class Channel(redis.Channel):  # type: ignore[misc]  # kombu's types do not cover its transports
+class QoS(redis.QoS):  # type: ignore[misc]  # kombu's types do not cover its transports
+    """Notes what is delivered, as far as the broker has room for it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # By tag: delivered without a note, and of these, what waits to go back to its queue.
+        self._unnoted: dict[str, Any] = {}
+        self._homeless: dict[str, Any] = {}
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Take a message that was delivered. One that the broker cannot note is worked on all the same."""
+        try:
+            super().append(message, delivery_tag)
+        except OutOfMemoryError as error:
+            log.warning("broker_out_of_memory", error=str(error), follows="delivered without a note")
+            self._unnoted[delivery_tag] = message
+            virtual.QoS.append(self, message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """Forget a message that is done."""
+        self._unnoted.pop(delivery_tag, None)
+        super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002  kombu's signature
+        """Put a message back, or away. Without room a noted one stays so until its visibility ends, others here."""
+        message = self._unnoted.pop(delivery_tag, None)
+        if message is None:
+            self._reject_noted(delivery_tag, requeue=requeue)
+            return
+        if requeue:
+            self._homeless[delivery_tag] = message
+        virtual.QoS.ack(self, delivery_tag)
+        self._bring_home()
+
+    def _reject_noted(self, delivery_tag: str, *, requeue: bool) -> None:
+        try:
+            super().reject(delivery_tag, requeue)
+        except OutOfMemoryError as error:
+            log.warning("broker_out_of_memory", error=str(error), follows="stays unacknowledged for now")
+            virtual.QoS.ack(self, delivery_tag)
+
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        """Put back what was delivered too long ago, and what found no room before; later, if there is none now."""
+        try:
+            super().restore_visible(*args, **kwargs)
+        except OutOfMemoryError as error:
+            log.warning("broker_out_of_memory", error=str(error), follows="nothing is restored for now")
+        else:
+            self._bring_home()
+
+    def restore_unacked(self, client: Any = None) -> None:
+        """Put everything back when the connection ends."""
+        self._homeless |= self._unnoted
+        self._unnoted.clear()
+        try:
+            super().restore_unacked(client)
+        except OutOfMemoryError:
+            self._delivered.clear()  # the notes stay, until their visibility ends
+        self._bring_home()
+        if self._homeless:
+            log.error("messages_lost", messages=len(self._homeless), follows="their senders must repeat them")
+
+    def _bring_home(self) -> None:
+        """Put back on their queues what the broker could not note. Stops when there is still no room."""
+        with suppress(OutOfMemoryError):
+            for tag, message in list(self._homeless.items()):
+                self.channel.put_back(message)
+                del self._homeless[tag]
+
+
+class Channel(redis.Channel):  # type: ignore[misc]
     """Reads queues, and steps over what is no message."""
+
+    QoS = QoS
+
+    def put_back(self, message: Any) -> None:
+        """Put a message that was delivered on its queue again, behind all others."""
+        where = message.delivery_info
+        with self.conn_or_acquire() as client, client.pipeline() as pipe:
+            self._do_restore_message(
+                message._raw,  # noqa: SLF001  as kombu's own notes do
+                where["exchange"],
+                where["routing_key"],
+                pipe,
+                leftmost=True,
+            )
+            pipe.execute()
 
     on_garbage: ClassVar[Callable[[object, Exception], None] | None] = None
 

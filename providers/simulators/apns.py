@@ -151,7 +151,7 @@ class Apns:
             "at": time.time(), "provider": "apns", "token": token, "notification": notification,
             "apns_id": apns_id, "answered": is_answered, "request_id": apns_id,
         })  # fmt: skip
-        return Decision(200, [], b"")
+        return Decision(200, [], b"", receipts=1)
 
     def _check_credentials(self, request: Request) -> str | None:
         connection = request.connection

@@ -68,7 +68,8 @@ class Decision:
     """What the vendor does about a request: an answer, or the lack of one.
 
     `delay_seconds` comes on top of the simulator's general latency. `is_processed` tells a GOAWAY whether its
-    last stream id includes this request; `limit_streams` and `is_last` (GOAWAY) follow an answer. Not frozen,
+    last stream id includes this request; `limit_streams` and `is_last` (GOAWAY) follow an answer; `receipts` is
+    how many pushes it says were accepted. Not frozen,
     like `Request`.
     """
 
@@ -82,6 +83,7 @@ class Decision:
     goaway_reason: str | None = None
     limit_streams: int | None = None
     is_last: bool = False
+    receipts: int = 0
 
 
 @dataclass(slots=True)

@@ -78,10 +78,14 @@ class FaultTransport:
             return _Tracked(
                 self._vendor.handle, connection, self._latency,
                 has_warm_up=self._has_warm_up and not has_certificate, among=self._connections,
+                on_cut_off=self._count_cut_off,
             )  # fmt: skip
         return (
             None if self._is_http2_only else Http1Connection(self._vendor.handle, connection, self._latency)
         )
+
+    def _count_cut_off(self, receipts: int) -> None:
+        self._stage.tally["answer_cut_off"] += receipts
 
     def _latency(self) -> float:
         return self._stage.latency_seconds
@@ -115,8 +119,11 @@ class _Negotiation(asyncio.Protocol):
 class _Tracked(Http2Connection):
     """An HTTP/2 connection that the transport can find while it is open."""
 
-    def __init__(self, *arguments: Any, has_warm_up: bool, among: set[Http2Connection]) -> None:
-        super().__init__(*arguments, has_warm_up=has_warm_up)
+    def __init__(
+        self, *arguments: Any, has_warm_up: bool, among: set[Http2Connection],
+        on_cut_off: Callable[[int], None],
+    ) -> None:  # fmt: skip
+        super().__init__(*arguments, has_warm_up=has_warm_up, on_cut_off=on_cut_off)
         self._among = among
 
     def connection_made(self, transport: Any) -> None:

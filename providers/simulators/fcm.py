@@ -202,7 +202,9 @@ class Fcm:
             "at": time.time(), "provider": "fcm", "token": token, "notification": notification,
             "message_id": message_id, "answered": is_answered, "request_id": None,
         })  # fmt: skip
-        return _name(message_id)
+        decision = _name(message_id)
+        decision.receipts = 1
+        return decision
 
     def _accept_fan_out(
         self, message: Mapping[str, Any], notification: str | None, *, is_dry: bool

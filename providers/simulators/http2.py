@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +25,8 @@ MAX_STREAMS = 1000
 # How long in-flight answers have after a GOAWAY before the connection is closed.
 _GOAWAY_GRACE_SECONDS = 1.0
 _WINDOW_BYTES = 1 << 20
+# An answer written so lately may lie unread when the connection is cut, and is lost with it.
+_UNREAD_SECONDS = 1.0
 _STREAM_LIMIT = h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS
 
 
@@ -33,6 +37,7 @@ class _Stream:
     headers: HeaderTable
     body: bytearray = field(default_factory=bytearray)
     unsent: bytes = b""
+    receipts: int = 0
 
 
 class Http2Connection(asyncio.Protocol):
@@ -42,7 +47,8 @@ class Http2Connection(asyncio.Protocol):
     streams above its limit, plays decisions, and goes away: after a GOAWAY, streams up to its last id are
     still answered, later ones ignored. It never says of a request that the vendor has seen that it was not
     processed: clients resend such requests, and the receipts would show a repetition that is nobody's fault.
-    Used on one loop only.
+    Used on one loop only. `on_cut_off` is told how many accepted pushes may have lost their answers when this side
+    ends the connection: clients cannot know about these.
     """
 
     def __init__(
@@ -52,8 +58,11 @@ class Http2Connection(asyncio.Protocol):
         latency: Callable[[], float],
         *,
         has_warm_up: bool = False,
+        on_cut_off: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.connection = connection
+        self._on_cut_off = on_cut_off
+        self._answered: deque[tuple[float, int]] = deque()
         self._handler = handler
         self._latency = latency
         self._is_warming_up = has_warm_up
@@ -123,14 +132,27 @@ class Http2Connection(asyncio.Protocol):
 
     def blackhole(self) -> None:
         """Fall silent: neither read nor write, not even to a PING; the socket stays open."""
+        self._cut_off()
         self._is_deaf = True
         if self._transport is not None:
             self._transport.pause_reading()
 
     def cut(self) -> None:
         """Reset the TCP connection."""
+        self._cut_off()
         if self._transport is not None:
             self._transport.abort()
+
+    def _cut_off(self) -> None:
+        self._forget_read()
+        lost = sum(stream.receipts for stream in self._streams.values())
+        self._on_cut_off(lost + sum(receipts for _, receipts in self._answered))
+        self._answered.clear()
+
+    def _forget_read(self) -> None:
+        limit = time.monotonic() - _UNREAD_SECONDS
+        while self._answered and self._answered[0][0] < limit:
+            self._answered.popleft()
 
     def _take(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.RequestReceived):
@@ -168,6 +190,7 @@ class Http2Connection(asyncio.Protocol):
             headers.get(":method", ""), path, query, headers, bytes(stream.body), self.connection
         )
         decision = self._handler(request)
+        stream.receipts = decision.receipts
         if decision.is_processed:
             self._highest_seen = max(self._highest_seen, stream_id)
         if self._is_warming_up and self.connection.is_authenticated:
@@ -253,7 +276,10 @@ class Http2Connection(asyncio.Protocol):
         self._settle(stream_id)
 
     def _settle(self, stream_id: int) -> None:
-        self._streams.pop(stream_id, None)
+        stream = self._streams.pop(stream_id, None)
+        if stream is not None and stream.receipts:
+            self._forget_read()
+            self._answered.append((time.monotonic(), stream.receipts))
         self._close_if_done()
 
     def _close_if_done(self) -> None:
@@ -270,6 +296,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         if self._transport is not None and not self._is_deaf:
+            self._on_cut_off(sum(stream.receipts for stream in self._streams.values()))
             self._streams.clear()
             self._transport.close()
 

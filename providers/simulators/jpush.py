@@ -185,7 +185,7 @@ class JPush:
         body = _success(push, message_id)
         if cid is not None:
             self._memos[cid] = _Memo(body, self.stage.clock.now() + CID_LIFE_SECONDS)
-        return Decision(200, _JSON, body)
+        return Decision(200, _JSON, body, receipts=len(selection.targets))
 
     def _select(self, ids: Sequence[str]) -> _Selection:
         """Sort the ids of a push: those it cannot find are dropped without a word."""

@@ -142,6 +142,14 @@ class Peer:
         answers = self.found(h2.events.ResponseReceived, stream)
         return dict(answers[0].headers)[":status"] if answers else None
 
+    def received(self, token: str, number: int) -> bool:
+        """Wait until a device has received so many pushes, without reading."""
+        deadline = time.monotonic() + 5
+        while len(_received(self.simulator, token)) < number:
+            if time.monotonic() > deadline:
+                return False
+        return True
+
     def limits(self) -> list[int]:
         """Return the stream limits that the server announced, in order."""
         changes = [event.changed_settings for event in self.found(h2.events.RemoteSettingsChanged)]
@@ -283,6 +291,21 @@ def test_connection_reset_ends_everything_on_it(peer: Peer) -> None:
     assert peer.read_until(lambda: peer.is_closed)
     assert peer.goaways == []
     assert len(_received(peer.simulator, token)) == 1
+
+
+def test_accepted_pushes_whose_answers_are_cut_off_are_counted(tmp_path: Path) -> None:
+    """Two wait for their answers: no client can know of these, and may have to send them again."""
+    with launch("apns", tmp_path, engine="fault") as simulator, Peer(simulator) as peer:
+        assert peer.status(peer.push(_token())) == "200"
+        simulator.control("POST", "/latency", {"ms": 60_000})
+        token = _token()
+        peer.push(token)
+        peer.push(token)
+        assert peer.received(token, 2)
+        simulator.control("POST", "/connections", {"action": "reset"})
+        assert peer.read_until(lambda: peer.is_closed)
+        # The first counts only while it may lie unread: here it has been read, as the simulator cannot know.
+        assert simulator.stats()["answers"]["answer_cut_off"] in (2, 3)
 
 
 def test_truncated_answer_stops_in_the_middle(peer: Peer) -> None:

@@ -1,0 +1,280 @@
+"""Providers fail in every way that they have, and their credentials do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar, Final
+
+from registry.channels import Provider
+from registry.ledger import FinalOutcome
+from tests.chaos.findings import Findings
+from tests.chaos.scenario import Arena, Move, Scenario, every
+from tests.chaos.world import APPS
+
+_APPS: Final = tuple(APPS)
+_PROVIDERS: Final = tuple(Provider)
+# What one vendor has another word for.
+_BAD_TOKEN: Final = {Provider.FCM: "mismatch", Provider.APNS: "bad_token", Provider.JPUSH: "no_target"}
+# Not so short that a busy machine would be too slow for those that do answer.
+_SHORT: Final[Mapping[str, object]] = {"provider_timeout_seconds": 6}
+
+
+def rule(arena: Arena, *, app: str, provider: Provider, **values: Any) -> None:
+    """Let a provider misbehave for an app."""
+    arena.stage.simulators[app][provider].rules([values])
+    arena.fault(f"{provider.value} {values['answer']}")
+
+
+def behave(arena: Arena, *, app: str, provider: Provider) -> None:
+    """Let a provider behave again; dead tokens stay dead."""
+    arena.stage.simulators[app][provider].clear_rules()
+    arena.stage.bury(app, provider)
+
+
+class Disturbance(Scenario):
+    """One provider of one app after the other answers badly for a while."""
+
+    answers: ClassVar[Mapping[Provider, tuple[Mapping[str, Any], ...]]]
+    share: ClassVar[tuple[float, float]] = (0.3, 1.0)
+    lasts: ClassVar[tuple[float, float]] = (0.1, 0.25)
+
+    def moves(self, chance: Random, seconds: float) -> list[Move]:
+        """Draw who, how, for how long."""
+        moves: list[Move] = []
+        at = chance.uniform(0.02, 0.1) * seconds
+        while at < 0.8 * seconds:
+            app, provider = chance.choice(_APPS), chance.choice(_PROVIDERS)
+            values = {"share": chance.uniform(*self.share), **chance.choice(self.answers[provider])}
+            act = partial(rule, app=app, provider=provider, **values)
+            moves.append(Move(at, f"{provider.value} of {app}: {values['answer']}", act))
+            at += chance.uniform(*self.lasts) * seconds
+            calm = partial(behave, app=app, provider=provider)
+            moves.append(Move(at, f"{provider.value} of {app} behaves", calm))
+            at += chance.uniform(0.02, 0.08) * seconds
+        return moves
+
+    def check(self, arena: Arena, findings: Findings) -> Iterator[str]:
+        """The faults must have been met."""
+        words = {str(values["answer"]) for some in self.answers.values() for values in some}
+        met = sum(
+            int(simulator.stats()["answers"].get(word, 0))
+            for some in arena.stage.simulators.values()
+            for simulator in some.values()
+            for word in words
+        )
+        if not met:
+            yield f"nobody met {', '.join(sorted(words))}"
+
+
+def _all(*several: Mapping[str, Any]) -> Mapping[Provider, tuple[Mapping[str, Any], ...]]:
+    return dict.fromkeys(Provider, several)
+
+
+class ProviderDown(Disturbance):
+    """A provider is down for everybody, for longer than all attempts of the backoff would last."""
+
+    name = "provider_down"
+    may_repeat = False
+    answers = _all({"answer": "unavailable"}, {"answer": "internal"})
+    share = (1.0, 1.0)
+    lasts = (0.4, 0.6)
+    # All attempts would be spent within a few seconds, if the circuit did not keep them.
+    settings: ClassVar[Mapping[str, object]] = {"max_attempts": 6}
+
+
+class Throttling(Disturbance):
+    """A provider throttles, with Retry-After and without."""
+
+    name = "throttling"
+    may_repeat = False
+    answers = _all({"answer": "throttled"}, {"answer": "throttled", "retry_after": 1})
+
+
+class Hanging(Disturbance):
+    """A provider does not answer, and has not accepted."""
+
+    name = "hanging"
+    answers = _all({"answer": "hang"})
+    settings: ClassVar[Mapping[str, object]] = _SHORT
+
+
+class AcceptingSilently(Disturbance):
+    """A provider accepts a push the first time, and does not answer."""
+
+    name = "accepting_silently"
+    answers = _all({"answer": "accept_no_answer", "first": 1})
+    share = (0.05, 0.3)
+    settings: ClassVar[Mapping[str, object]] = _SHORT
+
+
+class Resetting(Disturbance):
+    """A provider resets streams, some after it has accepted."""
+
+    name = "resetting"
+    needs_frames = True
+    answers = _all({"answer": "reset"}, {"answer": "reset", "delivered": True, "first": 1})
+    share = (0.05, 0.3)
+
+
+class GoingAway(Disturbance):
+    """A provider sends GOAWAY for some requests, processed and not."""
+
+    name = "going_away"
+    needs_frames = True
+    answers = _all({"answer": "goaway", "total": 20}, {"answer": "goaway", "delivered": True, "total": 20})
+
+
+class CutConnections(Scenario):
+    """All connections to a provider are cut, or end with GOAWAY, every few seconds."""
+
+    name = "cut_connections"
+    needs_frames = True
+
+    def moves(self, chance: Random, seconds: float) -> list[Move]:
+        """Draw whose, how, when."""
+        moves = []
+        for at in every(chance, seconds, mean=2, first=1):
+            app, provider = chance.choice(_APPS), chance.choice(_PROVIDERS)
+            action = chance.choice(("reset", "goaway"))
+            act = partial(_disturb, app=app, provider=provider, action=action)
+            moves.append(Move(at, f"connections to {provider.value} of {app}: {action}", act))
+        return moves
+
+    def check(self, arena: Arena, findings: Findings) -> Iterator[str]:
+        """Connections must have been there."""
+        if not sum(findings.faults.values()):
+            yield "there was no connection to cut"
+
+
+def _disturb(arena: Arena, *, app: str, provider: Provider, action: str) -> None:
+    done = arena.stage.simulators[app][provider].control("POST", "/connections", {"action": action})
+    arena.fault(f"connection {action}", int(done["connections"]))
+
+
+class CredentialsExpire(Scenario):
+    """Providers call the tokens expired that workers have derived from their credentials: these renew them."""
+
+    name = "credentials_expire"
+    may_repeat = False
+
+    def moves(self, chance: Random, seconds: float) -> list[Move]:
+        """Draw whose, and when."""
+        moves = []
+        for at in every(chance, seconds, mean=3, first=1):
+            app, provider = chance.choice(_APPS), chance.choice((Provider.FCM, Provider.APNS))
+            act = partial(_expire, app=app, provider=provider)
+            moves.append(Move(at, f"{provider.value} of {app}: credentials expire", act))
+        return moves
+
+
+def _expire(arena: Arena, *, app: str, provider: Provider) -> None:
+    arena.stage.simulators[app][provider].control("POST", "/credentials", {"expire": True})
+    arena.fault("credentials expired")
+
+
+class CredentialsRotate(Scenario):
+    """Credentials are revoked in the middle of a broadcast; seconds later an operator puts in the new ones."""
+
+    name = "credentials_rotate"
+    may_repeat = False
+    recovers = False
+
+    def moves(self, chance: Random, seconds: float) -> list[Move]:
+        """Draw whose, when, and how long nobody notices."""
+        moves = []
+        at = 0.1 * seconds
+        while at < 0.75 * seconds:
+            app, provider = chance.choice(_APPS), chance.choice(_PROVIDERS)
+            moves.append(
+                Move(at, f"{provider.value} of {app}: revoked", partial(_rotate, app=app, provider=provider))
+            )
+            at += chance.uniform(0.08, 0.15) * seconds
+            moves.append(Move(at, f"{app}: new credentials", partial(_put_in, app=app)))
+            at += chance.uniform(0.05, 0.1) * seconds
+        return moves
+
+    def heal(self, arena: Arena) -> None:
+        """Put in what is still missing."""
+        for app in _APPS:
+            _put_in(arena, app=app)
+
+
+def _rotate(arena: Arena, *, app: str, provider: Provider) -> None:
+    simulator = arena.stage.simulators[app][provider]
+    fresh = simulator.control("POST", "/credentials", {"rotate": True})
+    simulator.info |= {name: fresh[name] for name in ("key_id", "master_secret") if name in fresh}
+    arena.fault("credentials revoked")
+
+
+def _put_in(arena: Arena, *, app: str) -> None:
+    arena.stage.connect(app)
+
+
+class CredentialsRotateInFiles(CredentialsRotate):
+    """Credentials are revoked, and the new ones appear in the files that the references name: nobody says a word."""
+
+    name = "credentials_in_files"
+
+    def moves(self, chance: Random, seconds: float) -> list[Move]:
+        """Draw whose, when, and how long the files are old. APNs' key has another id: that is in the database."""
+        moves = []
+        at = 0.1 * seconds
+        while at < 0.75 * seconds:
+            app, provider = chance.choice(_APPS), chance.choice((Provider.FCM, Provider.JPUSH))
+            moves.append(
+                Move(at, f"{provider.value} of {app}: revoked", partial(_rotate, app=app, provider=provider))
+            )
+            at += chance.uniform(0.08, 0.15) * seconds
+            moves.append(Move(at, f"{app}: new files", partial(_write, app=app, provider=provider)))
+            at += chance.uniform(0.05, 0.1) * seconds
+        return moves
+
+
+def _write(arena: Arena, *, app: str, provider: Provider) -> None:
+    info = arena.stage.simulators[app][provider].info
+    directory = arena.stage.settings.credentials_directory
+    if provider is Provider.FCM:
+        content = Path(info["service_account_file"]).read_bytes()
+        (directory / f"simulated-{app}-fcm-service-account").write_bytes(content)
+    else:
+        (directory / f"simulated-{app}-jpush-master-secret").write_text(str(info["master_secret"]))
+
+
+class WrongEnvironment(Scenario):
+    """A provider calls every token bad, as it does when the channel's environment or credentials are wrong."""
+
+    name = "wrong_environment"
+    may_repeat = False
+    recovers = False
+    # That is what the provider said of these pushes, and no promise is broken by it.
+    also = frozenset({FinalOutcome.REJECTED})
+
+    def moves(self, chance: Random, seconds: float) -> list[Move]:
+        """Draw which channel, and when."""
+        app, provider = chance.choice(_APPS), chance.choice(_PROVIDERS)
+        at = chance.uniform(0.1, 0.3) * seconds
+        act = partial(rule, app=app, provider=provider, answer=_BAD_TOKEN[provider], share=1.0)
+        return [Move(at, f"{provider.value} of {app} calls all tokens bad", act)]
+
+
+class WrongEnvironmentOfDirect(WrongEnvironment):
+    """The same, met through single direct pushes alone: few doubts, no broadcast that would show the share."""
+
+    name = "wrong_environment_direct"
+    only_direct = True
+    combines = False
+
+
+class PageEdges(Scenario):
+    """Phones come, go and change hands while fan-outs are planned in pages of a few users."""
+
+    name = "page_edges"
+    may_repeat = False
+    settings: ClassVar[Mapping[str, object]] = {"page_size": 40, "chunk_size": 30}
+
+    def moves(self, chance: Random, seconds: float) -> list[Move]:
+        """Do nothing beside the load, which does it all the time."""
+        return []
