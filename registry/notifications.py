@@ -186,9 +186,12 @@ def cancel(connection: Connection, notification_id: int) -> bool:
 
 
 def hurry(connection: Connection, notification_id: int) -> None:
-    """After `cancel` is committed: let the deliveries that wait end now."""
-    connection.execute(_SQL["hurry_chunks"], {"id": notification_id})
+    """After `cancel` is committed: let the deliveries that wait end now.
+
+    Chunks that are leased are left to their owners, who see the flag.
+    """
     connection.execute(_SQL["hurry_retries"], {"id": notification_id})
+    connection.execute(_SQL["hurry_chunks"], {"id": notification_id})
 
 
 def find(connection: Connection, name: str, *, app: str | None = None) -> Notification:

@@ -158,12 +158,51 @@ WHERE n.id = %(id)s AND n.finished_at IS NULL AND n.cancelled_at IS NULL
 RETURNING n.id
 
 -- name: hurry_chunks
--- After the flag is committed: chunks that only a cancelled notification fills end now, whatever the circuit says.
-UPDATE pushfan.chunk k SET expires_at = clock_timestamp(), ready_at = least(k.ready_at, now())
-WHERE %(id)s = ALL (k.notification_ids) AND (k.lease_until IS NULL OR k.lease_until < now())
+-- After the flag is committed: what waits of a cancelled notification ends now, whatever the circuit says. A chunk
+-- in which nothing else is open expires as it is. Out of one that others share its open positions move into a
+-- chunk of their own, expired, those that are unsure first. The fence grows with that: an owner whose lease has run
+-- out, and whom nobody has followed, could record them as well. Neither part travels with others any more.
+WITH held AS MATERIALIZED (
+    SELECT k.* FROM pushfan.chunk k
+    WHERE %(id)s::bigint = ANY (k.notification_ids) AND (k.lease_until IS NULL OR k.lease_until < clock_timestamp())
+    ORDER BY k.id
+    FOR UPDATE
+), divided AS MATERIALIZED (
+    SELECT h.id, h.app_id, h.channel_id, h.lane, h.queued_at, part.*
+    FROM held h CROSS JOIN LATERAL (
+        SELECT bool_or(get_byte(h.result, p.position - 1) = 0 AND NOT is_leaving) AS is_shared,
+               array_agg(h.device_ids[p.position] ORDER BY p.position) FILTER (WHERE is_leaving) AS device_ids,
+               array_agg(h.attempts[CASE cardinality(h.attempts) WHEN 1 THEN 1 ELSE p.position END]
+                         ORDER BY p.position) FILTER (WHERE is_leaving) AS attempts,
+               jsonb_agg(h.earlier -> (p.position - 1) ORDER BY p.position)
+                   FILTER (WHERE is_leaving AND h.earlier IS NOT NULL) AS earlier,
+               array_agg(h.request_tags[p.position] ORDER BY p.position)
+                   FILTER (WHERE is_leaving AND h.request_tags IS NOT NULL) AS request_tags,
+               count(*) FILTER (WHERE is_leaving AND p.position <= h.issued)::integer AS issued,
+               string_agg(CASE WHEN is_leaving THEN '\x00'::bytea ELSE '' END, '') AS open,
+               string_agg(CASE WHEN is_leaving THEN '\x0a'::bytea ELSE substring(h.result FROM p.position FOR 1) END,
+                          '' ORDER BY p.position) AS rest
+        FROM generate_series(1, cardinality(h.device_ids)) AS p (position)
+        CROSS JOIN LATERAL (SELECT get_byte(h.result, p.position - 1) = 0 AND %(id)s = h.notification_ids[
+            CASE cardinality(h.notification_ids) WHEN 1 THEN 1 ELSE p.position END] AS is_leaving) AS l
+    ) AS part
+    WHERE part.device_ids IS NOT NULL
+), moved AS (
+    INSERT INTO pushfan.chunk (app_id, channel_id, lane, notification_ids, device_ids, attempts, earlier,
+                               request_tags, expires_at, queued_at, fence, issued, result)
+    SELECT d.app_id, d.channel_id, d.lane, ARRAY[%(id)s::bigint], d.device_ids, d.attempts,
+           d.earlier, d.request_tags, clock_timestamp(), d.queued_at, 1, d.issued, d.open
+    FROM divided d WHERE d.is_shared
+)
+UPDATE pushfan.chunk k
+SET fence = k.fence + d.is_shared::integer, result = CASE WHEN d.is_shared THEN d.rest ELSE k.result END,
+    expires_at = CASE WHEN d.is_shared THEN k.expires_at ELSE clock_timestamp() END,
+    ready_at = CASE WHEN d.is_shared THEN k.ready_at ELSE least(k.ready_at, now()) END
+FROM divided d WHERE k.id = d.id
 
 -- name: hurry_retries
--- Expired, so that their chunk ends whatever the circuit says.
+-- Expired, so that their chunk ends whatever the circuit says. Before the chunks: rows that are just being moved are
+-- waited for, and found there.
 UPDATE pushfan.retry r SET due_at = clock_timestamp(), expires_at = clock_timestamp() WHERE r.notification_id = %(id)s
 
 -- name: find

@@ -4,13 +4,20 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 
-import pytest
-
 from events import DirectPush, Lane
-from registry import ledger, notifications
+from registry import channels, ledger, notifications
 from registry.database import Connection
 from registry.ledger import FinalOutcome
-from tests.integration.ledger.scene import HELLO, LEASE, Scene, await_blocked, in_background, news, wait
+from tests.integration.ledger.scene import (
+    HELLO,
+    LEASE,
+    Scene,
+    await_blocked,
+    final,
+    in_background,
+    news,
+    wait,
+)
 
 Connect = Callable[[], Connection]
 
@@ -178,19 +185,100 @@ def test_cancelled_chunk_of_retries_ends_behind_an_open_circuit(scene: Scene) ->
     scene.assert_conserved()
 
 
-@pytest.mark.xfail(reason="a chunk that several notifications share is not divided by a cancellation")
 def test_cancelled_part_of_a_shared_chunk_ends_behind_an_open_circuit(scene: Scene) -> None:
     """A small push that travels with others ends too when it is cancelled, and the others wait on."""
-    scene.install(["a", "b"])
-    cancelled, other = scene.take_in(*(DirectPush(app="shop", users=[user], message=HELLO) for user in "ab"))
-    scene.plan(cancelled, other)
+    cancelled, other = shared_chunk(scene)
     scene.open_circuit()
     notifications.cancel(scene.connection, cancelled)
     notifications.hurry(scene.connection, cancelled)
     (chunk,) = ledger.dispatch_expired(scene.connection)
     scene.finish(scene.claimed(chunk.chunk_id), FinalOutcome.CANCELLED)
-    assert scene.find(cancelled).state == "cancelled"
+    assert (scene.find(cancelled).state, scene.find(other).state) == ("cancelled", "sending")
+    scene.assert_conserved()
+    channels.resume(scene.connection, scene.channel.id)
+    scene.finish_all()
+    assert scene.find(other).outcomes[FinalOutcome.ACCEPTED] == 3
+    scene.assert_conserved()
+
+
+def test_cancelled_part_keeps_its_attempts_tags_and_what_is_unsure(scene: Scene) -> None:
+    """What a killed owner may have sent stays known as such on both sides of the division."""
+    cancelled, other = shared_chunk(scene)
+    first = scene.claimed(scene.chunk_ids()[0])
+    waits = [wait(first, position, tag="request", attempts=position + 1) for position in range(6)]
+    with scene.connection.transaction():
+        assert ledger.flush(scene.connection, first, [], waits, lease=LEASE) is not None
+        ledger.finish(scene.connection, first)
+    ledger.move_due_retries(scene.connection, chunk_size=500)
+    (chunk_id,) = scene.chunk_ids()
+    killed = scene.claimed(chunk_id, first=4)
+    scene.end_lease(chunk_id)
+    notifications.cancel(scene.connection, other)
+    notifications.hurry(scene.connection, other)
+    kept, moved = (scene.claimed(chunk_id) for chunk_id in scene.chunk_ids())
+    assert (kept.open_positions(), kept.unsure_positions()) == ([0, 1, 2], [0, 1, 2])
+    assert (moved.notification_ids, moved.device_ids) == ([other], killed.device_ids[3:])
+    assert (moved.attempts, moved.request_tags) == ([4, 5, 6], ["request"] * 3)
+    assert [entry["attempt"] for (entry,) in moved.earlier or []] == [4, 5, 6]
+    assert (moved.open_positions(), moved.unsure_positions()) == ([0, 1, 2], [0])
+    assert scene.find(cancelled).unsure == 3
+    scene.assert_conserved()
+
+
+def test_owner_that_lost_its_lease_cannot_record_what_a_cancellation_has_moved(scene: Scene) -> None:
+    """Nobody claimed the chunk since, but a late flush of its whole vector would end a delivery twice."""
+    cancelled, _ = shared_chunk(scene)
+    late = scene.claimed(scene.chunk_ids()[0])
+    scene.end_lease(late.chunk_id)
+    notifications.cancel(scene.connection, cancelled)
+    notifications.hurry(scene.connection, cancelled)
+    finals = [final(late, position) for position in late.open_positions()]
+    assert ledger.flush(scene.connection, late, finals, [], lease=LEASE) is None
+    scene.assert_conserved()
+
+
+def test_parts_of_a_divided_chunk_travel_with_nobody(scene: Scene) -> None:
+    """A chunk that took them in would forget what of them has moved and what is unsure."""
+    cancelled, other = shared_chunk(scene)
+    notifications.cancel(scene.connection, cancelled)
+    notifications.hurry(scene.connection, cancelled)
+    divided = set(scene.chunk_ids())
+    scene.plan(*scene.take_in(DirectPush(app="shop", users=["a"], message=HELLO)))
+    (fresh,) = set(scene.chunk_ids()) - divided
+    assert len(scene.claimed(fresh, chunk_size=500)) == 1
+    assert set(scene.chunk_ids()) == divided | {fresh}
+    assert len(divided) == 2
     assert scene.find(other).state == "sending"
+    scene.assert_conserved()
+
+
+def test_cancellation_leaves_a_leased_chunk_to_its_owner(scene: Scene) -> None:
+    """The owner sees the flag with its next flush; what it is just recording stays its own."""
+    cancelled, _ = shared_chunk(scene)
+    claim = scene.claimed(scene.chunk_ids()[0])
+    notifications.cancel(scene.connection, cancelled)
+    notifications.hurry(scene.connection, cancelled)
+    scene.finish(claim)
+    assert scene.find(cancelled).state == "cancelled"
+    scene.assert_conserved()
+
+
+def test_shared_chunk_in_which_only_the_cancelled_is_open_is_not_divided(scene: Scene) -> None:
+    """A chunk without any open position would never be finished by anybody."""
+    cancelled, other = shared_chunk(scene)
+    claim = scene.claimed(scene.chunk_ids()[0])
+    finals = [final(claim, position) for position in (3, 4, 5)]
+    with scene.connection.transaction():
+        assert ledger.flush(scene.connection, claim, finals, [], lease=LEASE) is not None
+        ledger.release(scene.connection, claim, issued=0)
+    scene.open_circuit()
+    notifications.cancel(scene.connection, cancelled)
+    notifications.hurry(scene.connection, cancelled)
+    (chunk,) = ledger.dispatch_expired(scene.connection)
+    assert chunk.chunk_id == claim.chunk_id
+    scene.finish(scene.claimed(chunk.chunk_id), FinalOutcome.CANCELLED)
+    assert (scene.find(cancelled).state, scene.find(other).state) == ("cancelled", "finished")
+    scene.assert_conserved()
 
 
 def test_claims_of_one_channel_take_turns(scene: Scene, connect: Connect) -> None:
@@ -223,3 +311,12 @@ def put_off(scene: Scene, claim: ledger.Claim, delay: timedelta = timedelta(hour
     with scene.connection.transaction():
         assert ledger.flush(scene.connection, claim, [], waits, lease=LEASE) is not None
         ledger.finish(scene.connection, claim)
+
+
+def shared_chunk(scene: Scene) -> tuple[int, int]:
+    """Plan two direct pushes to three users each into one chunk. Gives their ids, in the chunk's order."""
+    scene.install(list("abcdef"))
+    events = (DirectPush(app="shop", users=list(users), message=HELLO) for users in ("abc", "def"))
+    first, second = sorted(scene.take_in(*events))
+    scene.plan(first, second)
+    return first, second
