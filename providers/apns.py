@@ -488,17 +488,22 @@ class Meaning(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row: what an answer means, who says so, the least delay, what to try once before, and advice."""
+    """One row: what an answer means, who says so, the least delay, what to try once before, and advice.
+
+    `is_unsure`: the push may be out all the same.
+    """
 
     meaning: Meaning
     source: str = RESPONSES_PAGE
     delay: timedelta = OUTAGE_DELAY
     remedy: Remedy | None = None
     advice: str = ""
+    is_unsure: bool = False
 
 
 REFUSED = Row(meaning=Meaning.REJECTED)
 OUTAGE = Row(meaning=Meaning.UNAVAILABLE)
+BROKEN = Row(meaning=Meaning.UNAVAILABLE, is_unsure=True)  # on the way, or after it
 TOO_FAST = Row(meaning=Meaning.THROTTLED, delay=THROTTLED_DELAY)
 OTHER_ENVIRONMENT = Row(meaning=Meaning.CREDENTIALS, advice="the key is for the other environment")
 
@@ -553,7 +558,7 @@ BY_REASON: Mapping[tuple[int, str], Row] = {
         meaning=Meaning.UNAVAILABLE, source=JWT_PAGE, delay=LEAST_INTERVAL, remedy=Remedy.RECONNECT
     ),
     (429, "TooManyRequests"): TOO_FAST,
-    (500, "InternalServerError"): OUTAGE,
+    (500, "InternalServerError"): BROKEN,
     (503, "ServiceUnavailable"): OUTAGE,
     (503, "Shutdown"): Row(meaning=Meaning.UNAVAILABLE, remedy=Remedy.RECONNECT),  # others still serve
 }
@@ -578,7 +583,7 @@ WITHOUT_REASON: Mapping[int, Row] = {
     408: Row(meaning=Meaning.UNAVAILABLE, source="https://www.rfc-editor.org/rfc/rfc9110#status.408"),
 }
 # Looked up last, by the hundreds.
-BY_CLASS: Mapping[int, Row] = {3: OUTAGE, 4: REFUSED, 5: OUTAGE}
+BY_CLASS: Mapping[int, Row] = {3: OUTAGE, 4: REFUSED, 5: BROKEN}
 
 LONGEST_REASON = 200
 
@@ -614,7 +619,12 @@ def _outcome(row: Row, reason: str, response: Response, now: datetime) -> Outcom
         case Meaning.THROTTLED:
             return Throttled(reason=reason, delay=delay, is_vendor_delay=asked_for is not None)
         case Meaning.UNAVAILABLE:
-            return Unavailable(reason=reason, delay=delay, is_vendor_delay=asked_for is not None)
+            return Unavailable(
+                reason=reason,
+                delay=delay,
+                is_vendor_delay=asked_for is not None,
+                is_unsure=row.is_unsure,
+            )
         case Meaning.CREDENTIALS | Meaning.TOPIC:
             return CredentialsRejected(f"{reason}: {row.advice}" if row.advice else reason)
         case _:

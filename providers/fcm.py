@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, assert_never
@@ -439,12 +439,16 @@ class Meaning(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row: what an answer means, the least delay before the next try, and who says so."""
+    """One row: what an answer means, who says so, the least delay, and whether the push may be out all the same."""
 
     meaning: Meaning
     source: str
     delay: timedelta = LEAST_DELAY
+    is_unsure: bool = False
 
+
+# Messages that were answered so have been delivered, https://github.com/firebase/firebase-admin-node/issues/1248
+BROKEN = Row(meaning=Meaning.UNAVAILABLE, source=SCALE_PAGE, is_unsure=True)
 
 # Looked up first: `details[].errorCode` of the FcmError; without one `error.status`, if it is a word of this.
 BY_CODE: Mapping[str, Row] = {
@@ -452,13 +456,13 @@ BY_CODE: Mapping[str, Row] = {
     "SENDER_ID_MISMATCH": Row(meaning=Meaning.SUSPECT, source=ERRORS_PAGE),
     "INVALID_ARGUMENT": Row(meaning=Meaning.REJECTED, source=TOKENS_PAGE),  # suspect if it names the token
     "QUOTA_EXCEEDED": Row(meaning=Meaning.THROTTLED, delay=QUOTA_DELAY, source=SCALE_PAGE),
-    "UNAVAILABLE": Row(meaning=Meaning.UNAVAILABLE, source=SCALE_PAGE),
-    "INTERNAL": Row(meaning=Meaning.UNAVAILABLE, source=SCALE_PAGE),
+    "UNAVAILABLE": BROKEN,
+    "INTERNAL": BROKEN,
     # The project's APNs or web push key is bad: nothing about Android, so it must not stop the channel, and
     # nothing about the message, so it must not be final at once. Attempts and expiry bound it.
     "THIRD_PARTY_AUTH_ERROR": Row(meaning=Meaning.UNAVAILABLE, delay=THIRD_PARTY_DELAY, source=ERRORS_PAGE),
     "APNS_AUTH_ERROR": Row(meaning=Meaning.UNAVAILABLE, delay=THIRD_PARTY_DELAY, source=ERRORS_PAGE),
-    "UNSPECIFIED_ERROR": Row(meaning=Meaning.UNAVAILABLE, source=ERRORS_PAGE),
+    "UNSPECIFIED_ERROR": replace(BROKEN, source=ERRORS_PAGE),
 }
 
 # Looked up next, when FCM gave no code: proxies, Google's front ends (HTML) and the API layer answer so.
@@ -469,19 +473,17 @@ BY_STATUS: Mapping[int, Row] = {
     404: Row(meaning=Meaning.CREDENTIALS, source=RPC_PAGE),  # no such project
     408: Row(meaning=Meaning.UNAVAILABLE, source="https://www.rfc-editor.org/rfc/rfc9110#status.408"),
     429: Row(meaning=Meaning.THROTTLED, delay=QUOTA_DELAY, source=SCALE_PAGE),
-    500: Row(meaning=Meaning.UNAVAILABLE, source=SCALE_PAGE),
-    502: Row(
-        meaning=Meaning.UNAVAILABLE, source="https://github.com/firebase/firebase-admin-python/issues/493"
-    ),
-    503: Row(meaning=Meaning.UNAVAILABLE, source=SCALE_PAGE),
-    504: Row(meaning=Meaning.UNAVAILABLE, source=RPC_PAGE),
+    500: BROKEN,
+    502: replace(BROKEN, source="https://github.com/firebase/firebase-admin-python/issues/493"),
+    503: BROKEN,
+    504: replace(BROKEN, source=RPC_PAGE),
 }
 
 # Looked up last, by the hundreds, for a code or status that nobody knows: stored, never about the token.
 BY_CLASS: Mapping[int, Row] = {
     3: Row(meaning=Meaning.UNAVAILABLE, source="redirects are not followed"),
     4: Row(meaning=Meaning.REJECTED, source="https://www.rfc-editor.org/rfc/rfc9110#section-15.5"),
-    5: Row(meaning=Meaning.UNAVAILABLE, source="https://www.rfc-editor.org/rfc/rfc9110#section-15.6"),
+    5: replace(BROKEN, source="https://www.rfc-editor.org/rfc/rfc9110#section-15.6"),
 }
 # An unknown code with these is still about authentication and about haste, not about the message.
 UNKNOWN_CODE_BY_STATUS: Mapping[int, Row] = {
@@ -566,7 +568,7 @@ def _later(row: Row, reason: str, asked_for: timedelta | None) -> Throttled | Un
     if row.meaning is Meaning.THROTTLED:
         return Throttled(reason=reason, delay=asked_for or row.delay, is_vendor_delay=is_vendor_delay)
     delay = max(row.delay, asked_for or row.delay)
-    return Unavailable(reason=reason, delay=delay, is_vendor_delay=is_vendor_delay)
+    return Unavailable(reason=reason, delay=delay, is_vendor_delay=is_vendor_delay, is_unsure=row.is_unsure)
 
 
 def _names_token(error: _Error) -> bool:

@@ -555,18 +555,19 @@ class Meaning(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row: what an answer means, our word for it, and who says so."""
+    """One row: what an answer means, our word for it, who says so, and whether the push may be out all the same."""
 
     meaning: Meaning
     word: str
     source: str = PUSH_PAGE
+    is_unsure: bool = False
 
 
 INVALID_VALUE = 1003
 
 # By `error.code`, whatever the status.
 BY_CODE: Mapping[int, Row] = {
-    1000: Row(meaning=Meaning.UNAVAILABLE, word="InternalError"),
+    1000: Row(meaning=Meaning.UNAVAILABLE, word="InternalError", is_unsure=True),
     1001: Row(meaning=Meaning.REJECTED, word="NotPost"),
     1002: Row(meaning=Meaning.REJECTED, word="MissingParameter"),
     # For a request to one id, or to several, see `_narrow_down`.
@@ -579,7 +580,7 @@ BY_CODE: Mapping[int, Row] = {
     1011: Row(meaning=Meaning.SUSPECT, word="NoTarget"),
     1012: Row(meaning=Meaning.REJECTED, word="TimedPushLimit"),
     1020: Row(meaning=Meaning.REJECTED, word="HttpsOnly"),
-    1030: Row(meaning=Meaning.UNAVAILABLE, word="InternalTimeout"),
+    1030: Row(meaning=Meaning.UNAVAILABLE, word="InternalTimeout", is_unsure=True),
     2002: Row(meaning=Meaning.THROTTLED, word="RateLimit", source=LIMITS_PAGE),
     2003: Row(meaning=Meaning.CREDENTIALS, word="AppKeyBlocked", source=STATUS_PAGE),
     2004: Row(meaning=Meaning.CREDENTIALS, word="AddressNotAllowed", source=STATUS_PAGE),
@@ -592,6 +593,8 @@ NOT_JPUSH = Row(
     meaning=Meaning.CREDENTIALS, word="", source="https://www.rfc-editor.org/rfc/rfc9110#section-15.5"
 )
 OUTAGE = Row(meaning=Meaning.UNAVAILABLE, word="", source=STATUS_PAGE)
+# Something broke or ran out of time behind the door: the push may be through.
+BROKEN = Row(meaning=Meaning.UNAVAILABLE, word="", source=STATUS_PAGE, is_unsure=True)
 # For an answer without a code, or with one that nobody knows. It never says anything about an id.
 BY_STATUS: Mapping[int, Row] = {
     401: NOT_JPUSH,
@@ -601,10 +604,10 @@ BY_STATUS: Mapping[int, Row] = {
         meaning=Meaning.UNAVAILABLE, word="", source="https://www.rfc-editor.org/rfc/rfc9110#status.408"
     ),
     429: Row(meaning=Meaning.THROTTLED, word="", source=LIMITS_PAGE),
-    500: OUTAGE,
-    502: OUTAGE,
+    500: BROKEN,
+    502: BROKEN,
     503: OUTAGE,
-    504: OUTAGE,
+    504: BROKEN,
 }
 # JPush gives a code with each refusal: without one, somebody else answers at this address.
 WITHOUT_CODE: Mapping[int, Row] = {404: NOT_JPUSH, 405: NOT_JPUSH}
@@ -612,7 +615,7 @@ WITHOUT_CODE: Mapping[int, Row] = {404: NOT_JPUSH, 405: NOT_JPUSH}
 BY_CLASS: Mapping[int, Row] = {
     3: OUTAGE,
     4: Row(meaning=Meaning.REJECTED, word="", source=STATUS_PAGE),
-    5: OUTAGE,
+    5: BROKEN,
 }
 LONGEST_REASON = 200
 
@@ -633,7 +636,10 @@ def interpret(response: Response, now: datetime) -> Outcome | SendError:
         case Meaning.UNAVAILABLE:
             asked_for = retry_after(response, now)
             return Unavailable(
-                reason=reason, delay=asked_for or LEAST_DELAY, is_vendor_delay=asked_for is not None
+                reason=reason,
+                delay=asked_for or LEAST_DELAY,
+                is_vendor_delay=asked_for is not None,
+                is_unsure=row.is_unsure,
             )
         case Meaning.CREDENTIALS:
             return CredentialsRejected(_explained(reason, response))

@@ -80,11 +80,15 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unavailable:
-    """The vendor cannot serve the push now. `delay` is the floor of the backoff, as documented or answered."""
+    """The vendor cannot serve the push now. `delay` is the floor of the backoff, as documented or answered.
+
+    `is_unsure`: it answers so too when it gave up on a push that it has sent all the same.
+    """
 
     reason: str
     delay: timedelta
     is_vendor_delay: bool = False
+    is_unsure: bool = False
 
 
 Outcome = Accepted | Unregistered | Rejected | Throttled | Unavailable

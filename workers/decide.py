@@ -142,6 +142,8 @@ def decide(  # noqa: PLR0911  one return for each outcome
         case Throttled():
             delay = _floor(outcome, policy) + timedelta(seconds=jitter(1.0))
             return _unless_late(Snooze(delay=delay, reason=outcome.reason), attempt)
+        case Unavailable() if outcome.is_unsure and not attempt.is_repeatable:
+            return Complete(outcome=FinalOutcome.UNKNOWN, reason=outcome.reason)
         case Unavailable():
             floor = _floor(outcome, policy)
             return _retry(floor, outcome.reason, attempt, policy, jitter, is_free=attempt.is_probe)

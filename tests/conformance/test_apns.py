@@ -63,7 +63,7 @@ ANSWERS: dict[str, Outcome | type[SendError]] = {
         reason="TooManyProviderTokenUpdates", delay=timedelta(minutes=20)
     ),
     "TooManyRequests": Throttled(reason="TooManyRequests", delay=timedelta(seconds=60)),
-    "InternalServerError": Unavailable(reason="InternalServerError", delay=MINUTES_15),
+    "InternalServerError": Unavailable(reason="InternalServerError", delay=MINUTES_15, is_unsure=True),
     "ServiceUnavailable": Unavailable(reason="ServiceUnavailable", delay=MINUTES_15),
     "Shutdown": Unavailable(reason="Shutdown", delay=MINUTES_15),
 }

@@ -35,9 +35,9 @@ SECONDS_10 = timedelta(seconds=10)
 DROP = Message(title="once", on_unknown=OnUnknown.DROP)
 SUSPECT = Rejected(reason="1003 InvalidValue", suspects_token=True)
 ANSWERS: dict[str, Outcome | type[Throttled | SendError]] = {
-    "bad_gateway_html": Unavailable(reason="http 502", delay=SECONDS_10),
-    "internal": Unavailable(reason="1000 InternalError", delay=SECONDS_10),
-    "unavailable": Unavailable(reason="1030 InternalTimeout", delay=SECONDS_10),
+    "bad_gateway_html": Unavailable(reason="http 502", delay=SECONDS_10, is_unsure=True),
+    "internal": Unavailable(reason="1000 InternalError", delay=SECONDS_10, is_unsure=True),
+    "unavailable": Unavailable(reason="1030 InternalTimeout", delay=SECONDS_10, is_unsure=True),
     "payload": Rejected(reason="1005 TooLarge"),
     "missing": Rejected(reason="1002 MissingParameter"),
     "bad_token": Rejected(reason="1003 InvalidValue", suspects_token=True),

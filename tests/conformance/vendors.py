@@ -69,11 +69,15 @@ FCM = Vendor(
         "bad_token": Rejected(reason="INVALID_ARGUMENT message.token", suspects_token=True),
         "mismatch": Rejected(reason="SENDER_ID_MISMATCH", suspects_token=True),
         "payload": Rejected(reason="INVALID_ARGUMENT message.data"),
-        "internal": Unavailable(reason="INTERNAL", delay=timedelta(seconds=10)),
+        "internal": Unavailable(reason="INTERNAL", delay=timedelta(seconds=10), is_unsure=True),
         "throttled": Throttled(reason="QUOTA_EXCEEDED", delay=timedelta(seconds=17), is_vendor_delay=True),
         "throttled, no delay named": Throttled(reason="QUOTA_EXCEEDED", delay=timedelta(seconds=60)),
-        "unavailable": Unavailable(reason="UNAVAILABLE", delay=timedelta(seconds=31), is_vendor_delay=True),
-        "unavailable, no delay named": Unavailable(reason="UNAVAILABLE", delay=timedelta(seconds=10)),
+        "unavailable": Unavailable(
+            reason="UNAVAILABLE", delay=timedelta(seconds=31), is_vendor_delay=True, is_unsure=True
+        ),
+        "unavailable, no delay named": Unavailable(
+            reason="UNAVAILABLE", delay=timedelta(seconds=10), is_unsure=True
+        ),
         "credentials": CredentialsRejected,
     },
 )
@@ -115,7 +119,7 @@ APNS = Vendor(
         "bad_token": Rejected(reason="BadDeviceToken", suspects_token=True),
         "mismatch": Rejected(reason="DeviceTokenNotForTopic", suspects_token=True),
         "payload": Rejected(reason="PayloadTooLarge"),
-        "internal": Unavailable(reason="InternalServerError", delay=timedelta(minutes=15)),
+        "internal": Unavailable(reason="InternalServerError", delay=timedelta(minutes=15), is_unsure=True),
         "throttled": Throttled(reason="TooManyRequests", delay=timedelta(seconds=17), is_vendor_delay=True),
         "throttled, no delay named": Throttled(reason="TooManyRequests", delay=timedelta(seconds=60)),
         "unavailable": Unavailable(
@@ -153,11 +157,11 @@ JPUSH = Vendor(
         "unregistered": Rejected(reason="1011 NoTarget", suspects_token=True),
         "bad_token": Rejected(reason="1003 InvalidValue", suspects_token=True),
         "payload": Rejected(reason="1005 TooLarge"),
-        "internal": Unavailable(reason="1000 InternalError", delay=timedelta(seconds=10)),
+        "internal": Unavailable(reason="1000 InternalError", delay=timedelta(seconds=10), is_unsure=True),
         "unavailable": Unavailable(
-            reason="1030 InternalTimeout", delay=timedelta(seconds=31), is_vendor_delay=True
+            reason="1030 InternalTimeout", delay=timedelta(seconds=31), is_vendor_delay=True, is_unsure=True
         ),
-        "gateway": Unavailable(reason="http 502", delay=timedelta(seconds=10)),
+        "gateway": Unavailable(reason="http 502", delay=timedelta(seconds=10), is_unsure=True),
         "credentials": CredentialsRejected,
         "blacklisted": CredentialsRejected,
     },

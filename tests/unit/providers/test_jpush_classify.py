@@ -50,7 +50,7 @@ ROWS: dict[str, tuple[int, bytes, Outcome]] = {
     "1000": (
         500,
         b'{"error":{"code":1000,"message":"Server response failed, please try again later."}}',
-        Unavailable(reason="1000 InternalError", delay=SECONDS_10),
+        Unavailable(reason="1000 InternalError", delay=SECONDS_10, is_unsure=True),
     ),
     "1001": (
         405,
@@ -95,7 +95,7 @@ ROWS: dict[str, tuple[int, bytes, Outcome]] = {
     "1030": (
         503,
         b'{"error":{"code":1030,"message":"Internal service timeout, please try again later."}}',
-        Unavailable(reason="1030 InternalTimeout", delay=SECONDS_10),
+        Unavailable(reason="1030 InternalTimeout", delay=SECONDS_10, is_unsure=True),
     ),
     "2002": (
         429,
@@ -103,17 +103,17 @@ ROWS: dict[str, tuple[int, bytes, Outcome]] = {
         Throttled(reason="2002 RateLimit", delay=SECONDS_60),
     ),
     "429 without a body": (429, b"", Throttled(reason="http 429", delay=SECONDS_60)),
-    "500 without a code": (500, b"{}", Unavailable(reason="http 500", delay=SECONDS_10)),
+    "500 without a code": (500, b"{}", Unavailable(reason="http 500", delay=SECONDS_10, is_unsure=True)),
     "502": (
         502,
         b"<html><head><title>502 Bad Gateway</title></head></html>",
-        Unavailable(reason="http 502", delay=SECONDS_10),
+        Unavailable(reason="http 502", delay=SECONDS_10, is_unsure=True),
     ),
     "503 without a code": (503, b"", Unavailable(reason="http 503", delay=SECONDS_10)),
     "504": (
         504,
         b"<html><head><title>504 Gateway Time-out</title></head></html>",
-        Unavailable(reason="http 504", delay=SECONDS_10),
+        Unavailable(reason="http 504", delay=SECONDS_10, is_unsure=True),
     ),
     "408 of a proxy": (408, b"", Unavailable(reason="http 408", delay=SECONDS_10)),
     "a new code": (400, b'{"error":{"code":1099,"message":"New."}}', Rejected(reason="1099")),
@@ -126,9 +126,9 @@ ROWS: dict[str, tuple[int, bytes, Outcome]] = {
     "a new code with 5xx": (
         500,
         b'{"error":{"code":1099,"message":"New."}}',
-        Unavailable(reason="1099", delay=SECONDS_10),
+        Unavailable(reason="1099", delay=SECONDS_10, is_unsure=True),
     ),
-    "a new status": (505, b"", Unavailable(reason="http 505", delay=SECONDS_10)),
+    "a new status": (505, b"", Unavailable(reason="http 505", delay=SECONDS_10, is_unsure=True)),
     "a redirect": (302, b"", Unavailable(reason="http 302", delay=SECONDS_10)),
     "a code that is no number": (400, b'{"error":{"code":"1011"}}', Rejected(reason="http 400")),
     "an error that is no object": (400, b'{"error":"1011"}', Rejected(reason="http 400")),

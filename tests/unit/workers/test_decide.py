@@ -109,6 +109,15 @@ def test_unknown_answer_is_dropped_if_the_message_says_so() -> None:
     assert isinstance(decide(NotSent("refused"), once, POLICY, most), RetryAt)
 
 
+def test_push_that_may_be_out_is_dropped_if_the_message_says_so() -> None:
+    """A vendor's "internal error" is no proof that it sent nothing; a clear refusal is, and is tried again."""
+    once = attempt(is_repeatable=False)
+    unsure = Unavailable(reason="INTERNAL", delay=MINUTE, is_unsure=True)
+    assert decide(unsure, once, POLICY, most) == Complete(outcome=FinalOutcome.UNKNOWN, reason="INTERNAL")
+    assert isinstance(decide(unsure, attempt(), POLICY, most), RetryAt)
+    assert isinstance(decide(Unavailable(reason="Shutdown", delay=MINUTE), once, POLICY, most), RetryAt)
+
+
 @pytest.mark.parametrize("number", [1, 10, 1000])
 def test_rejected_credentials_spend_no_attempt(number: int) -> None:
     """What is our fault is not charged to the delivery."""
