@@ -365,8 +365,9 @@ class ApnsProvider:
         row, reason = read_refusal(response)
         if reason == "TooManyProviderTokenUpdates" and self._jwts:
             self._jwts.keep()
-        if row.meaning is Meaning.TOPIC and f"apns-topic: {self._topic}" not in batch.headers:
-            # The message chose it: that must not stop the channel.
+        is_about_topic = row.meaning in (Meaning.TOPIC, Meaning.SUSPECT)
+        if is_about_topic and f"apns-topic: {self._topic}" not in batch.headers:
+            # The message chose it: that must neither stop the channel nor cost a token of the app's own topic.
             return [Answer(push=push, outcome=Rejected(reason=reason))]
         meaning = interpret(row, reason, response, self._now())
         return meaning if isinstance(meaning, Verdict) else [Answer(push=push, outcome=meaning)]

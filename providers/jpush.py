@@ -328,12 +328,14 @@ class JPushProvider:
 
     def classify(self, batch: Batch, response: Response) -> list[Answer] | Split:
         """Say what the response means for all pushes of the batch; or how to find out for each of them."""
-        notification_id = batch.pushes[0].content.notification_id
         meaning = interpret(response, self._now())
         if isinstance(meaning, Accepted):
-            self._doubts.clear(notification_id)
+            self._doubts.clear(_wording(batch))
         elif read_code(response) == INVALID_VALUE:
-            return self._narrow_down(batch, notification_id, meaning)
+            return self._narrow_down(batch, meaning)
+        elif isinstance(meaning, Rejected) and meaning.suspects_token and self._is_partial(batch.pushes[0]):
+            # It reaches nobody on the platform that it leaves out, however good the ids are.
+            meaning = Rejected(reason=meaning.reason)
         return [Answer(push=push, outcome=meaning) for push in batch.pushes]
 
     def poll_receipts(
@@ -367,7 +369,9 @@ class JPushProvider:
         if len(rendered) != 1 or not isinstance(ready := rendered.pop(), _Ready):
             return None
         body = frozen_body(ready.push_object, (push.token for push in pushes))
-        return self._batch(pushes, ready, body, parsed) if digest_of(body) == parsed.digest else None
+        if digest_of(body) != parsed.digest:
+            return None
+        return replace(self._batch(pushes, ready, body, parsed), is_repeat=True)
 
     def _bundle(self, pushes: Sequence[Push], into: Prepared) -> None:
         """Put pushes that say the same into one request, up to the limit."""
@@ -425,21 +429,29 @@ class JPushProvider:
             is_resend_allowed=ready.is_resend_allowed,
         )
 
-    def _narrow_down(
-        self, batch: Batch, notification_id: int, meaning: Outcome | SendError
-    ) -> list[Answer] | Split:
-        """Look for the id at fault by sending parts, as long as the message is not what is at fault."""
-        pushes = batch.pushes
-        if self._doubts.is_message_at_fault(notification_id):
+    def _narrow_down(self, batch: Batch, meaning: Outcome | SendError) -> list[Answer] | Split:
+        """Look for the id at fault by sending parts, as long as the message is not what is at fault.
+
+        A repeated request may be refused for its `cid`, which is good for a day: it is sent under another one first.
+        """
+        pushes, wording = batch.pushes, _wording(batch)
+        is_proven = self._doubts.is_proven(wording)
+        if self._doubts.is_message_at_fault(wording):
             return [Answer(push=push, outcome=meaning) for push in pushes]
-        if len(pushes) == 1:
-            self._doubts.add(notification_id)
-            suspect = Rejected(reason=_reason(INVALID_VALUE), suspects_token=True)
+        if len(pushes) == 1 and not batch.is_repeat:
+            self._doubts.add(wording)
+            suspect = Rejected(reason=_reason(INVALID_VALUE), suspects_token=True, needs_proof=not is_proven)
             return [Answer(push=pushes[0], outcome=suspect)]
         parts = Prepared(batches=[], answers=[])
-        for part in _parts(pushes, is_proven=self._doubts.is_proven(notification_id)):
+        for part in _parts(pushes, is_proven=is_proven):
             self._bundle(part, parts)
         return Split(batches=[_with_tags(part) for part in parts.batches], answers=parts.answers)
+
+    def _is_partial(self, push: Push) -> bool:
+        """Tell whether a message says nothing to one of the platforms."""
+        rendered = render(push.content, push.locale, time_to_live=0, is_production=self._is_production)
+        notification = _object(rendered, "notification")
+        return not (_object(rendered, "message") or {"android", "ios"} <= notification.keys())
 
     def _ask_for_cids(self, count: int) -> Response:
         url = f"{self._endpoint}/v3/push/cid?count={count}&type=push"
@@ -480,6 +492,15 @@ def _read_credentials(config: ChannelConfig) -> str:
     return f"Basic {base64.b64encode(b':'.join(parts)).decode()}"
 
 
+Wording = tuple[int, Words]
+
+
+def _wording(batch: Batch) -> Wording:
+    """Say which notification a request is of, and in which language."""
+    push = batch.pushes[0]
+    return push.content.notification_id, words_for(push.content.event.message, push.locale)
+
+
 def _distinct(pushes: Iterable[Push]) -> Iterator[tuple[Content, str | None]]:
     """Yield each content with each locale once."""
     found = {(push.content.notification_id, push.locale): push.content for push in pushes}
@@ -506,38 +527,39 @@ def _with_tags(batch: Batch) -> Batch:
 class Doubts:
     """Whether "a value is invalid" is about ids or about the message, by what happened to its other pushes.
 
-    Remembers the latest thousand messages. A message that was accepted once is not at fault; one that was
-    refused for several single ids, and never accepted, is.
+    Remembers the latest thousand messages, each language on its own. A message that was accepted once is not at
+    fault; one that was refused for several single ids, and never accepted, is. Who was refused before that is
+    known may not be blamed yet: see `Rejected.needs_proof`.
     """
 
     ENOUGH = 3
     KEPT = 1000
 
     def __init__(self) -> None:
-        self._refused: dict[int, int] = {}
-        self._proven: dict[int, None] = {}
+        self._refused: dict[Wording, int] = {}
+        self._proven: dict[Wording, None] = {}
 
-    def clear(self, notification_id: int) -> None:
+    def clear(self, wording: Wording) -> None:
         """Note that a push of the message was accepted."""
-        if notification_id not in self._proven:
-            self._proven[notification_id] = None
-            self._refused.pop(notification_id, None)
+        if wording not in self._proven:
+            self._proven[wording] = None
+            self._refused.pop(wording, None)
             if len(self._proven) > self.KEPT:
                 del self._proven[next(iter(self._proven))]
 
-    def add(self, notification_id: int) -> None:
+    def add(self, wording: Wording) -> None:
         """Note that a push to a single id was refused."""
-        self._refused[notification_id] = self._refused.get(notification_id, 0) + 1
+        self._refused[wording] = self._refused.get(wording, 0) + 1
         if len(self._refused) > self.KEPT:
             del self._refused[next(iter(self._refused))]
 
-    def is_proven(self, notification_id: int) -> bool:
+    def is_proven(self, wording: Wording) -> bool:
         """Tell whether the message was ever accepted."""
-        return notification_id in self._proven
+        return wording in self._proven
 
-    def is_message_at_fault(self, notification_id: int) -> bool:
+    def is_message_at_fault(self, wording: Wording) -> bool:
         """Tell whether to stop blaming ids."""
-        return not self.is_proven(notification_id) and self._refused.get(notification_id, 0) >= self.ENOUGH
+        return not self.is_proven(wording) and self._refused.get(wording, 0) >= self.ENOUGH
 
 
 # --- classify the response

@@ -60,10 +60,15 @@ class Unregistered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """The push is refused for good. `suspects_token`: the vendor doubts the token without saying it is dead."""
+    """The push is refused for good. `suspects_token`: the vendor doubts the token without saying it is dead.
+
+    `needs_proof`: the message may be at fault as well. Then nothing is held against the token unless the very same
+    words are accepted for another device.
+    """
 
     reason: str
     suspects_token: bool = False
+    needs_proof: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,8 @@ class Batch:
     """One request, complete except for its authorization, and the pushes it carries.
 
     `headers` are complete "name: value" lines; giving the same tuple object for many batches is cheaper.
-    `request_tag` identifies the request to the vendor (JPush `cid`): it is stored before the first try.
+    `request_tag` identifies the request to the vendor (JPush `cid`): it is stored before the first try. `is_repeat`:
+    it is sent again under the tag of then.
     """
 
     pushes: tuple[Push, ...]
@@ -49,6 +50,7 @@ class Batch:
     body: bytes = field(repr=False)
     timeout: timedelta
     request_tag: str | None = None
+    is_repeat: bool = False
     is_resend_allowed: bool = True
 
 

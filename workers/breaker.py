@@ -161,7 +161,8 @@ def reason_of(outcome: Outcome | SendError) -> CircuitReason | None:
         case Accepted() | Unregistered() | CredentialsRejected():
             return None
         case Rejected():
-            return CircuitReason.MASS_INVALIDATION if outcome.suspects_token else None
+            is_doubt = outcome.suspects_token and not outcome.needs_proof
+            return CircuitReason.MASS_INVALIDATION if is_doubt else None
         case Throttled():
             return CircuitReason.THROTTLED
         case _:

@@ -39,12 +39,13 @@ Jitter = Callable[[float], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complete:
-    """The delivery ended. `suspects_token`: the vendor doubted the token."""
+    """The delivery ended. `suspects_token`: the vendor doubted the token. `needs_proof`: or the message."""
 
     outcome: FinalOutcome
     reason: str | None = None
     provider_id: str | None = None
     suspects_token: bool = False
+    needs_proof: bool = False
     is_provisional: bool = False
 
 
@@ -135,7 +136,10 @@ def decide(  # noqa: PLR0911  one return for each outcome
             return Retire(reason=outcome.reason, invalidated_at=outcome.invalidated_at)
         case Rejected():
             return Complete(
-                outcome=FinalOutcome.REJECTED, reason=outcome.reason, suspects_token=outcome.suspects_token
+                outcome=FinalOutcome.REJECTED,
+                reason=outcome.reason,
+                suspects_token=outcome.suspects_token,
+                needs_proof=outcome.needs_proof,
             )
         case Throttled() if attempt.is_only:
             return Expire(reason=outcome.reason)

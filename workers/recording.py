@@ -83,6 +83,8 @@ class Recorder:
         self._pending = _Pending()
         self._accepted = 0
         self._doubted = 0
+        self._proven: set[tuple[int, str | None]] = set()
+        self._held: dict[tuple[int, str | None], list[TokenAnswer]] = {}
 
     @property
     def now(self) -> datetime:
@@ -189,14 +191,32 @@ class Recorder:
         )
         if decision.outcome is FinalOutcome.ACCEPTED:
             self._accepted += 1
+            self._prove(position, address)
             if decision.is_provisional and decision.provider_id is not None:
                 members = self._pending.provisional.setdefault(decision.provider_id, {})
                 members[self.claim.device_ids[position]] = address
             elif address.is_suspect:
                 self._pending.trusted.append(self._about_token(position, address, "accepted"))
         elif decision.suspects_token:
+            self._doubt(position, address, decision)
+
+    def _doubt(self, position: int, address: Address, decision: Complete) -> None:
+        """Doubt a token: at once, or as soon as its message is proven good, which may be never."""
+        about = self._about_token(position, address, decision.reason or "doubted")
+        words = self.claim.notification_id(position), address.locale
+        if decision.needs_proof and words not in self._proven:
+            self._held.setdefault(words, []).append(about)
+        else:
+            self._pending.doubted.append(about)
             self._doubted += 1
-            self._pending.doubted.append(self._about_token(position, address, decision.reason or "doubted"))
+
+    def _prove(self, position: int, address: Address) -> None:
+        """Note that what a notification says in one language was accepted: it was not at fault elsewhere."""
+        words = self.claim.notification_id(position), address.locale
+        self._proven.add(words)
+        believed = self._held.pop(words, [])
+        self._pending.doubted += believed
+        self._doubted += len(believed)
 
     def _about_token(
         self, position: int, address: Address, reason: str, *, at: datetime | None = None

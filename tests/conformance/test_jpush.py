@@ -33,14 +33,13 @@ pytestmark = pytest.mark.parametrize("vendor", ["jpush"], indirect=True)
 
 SECONDS_10 = timedelta(seconds=10)
 DROP = Message(title="once", on_unknown=OnUnknown.DROP)
-SUSPECT = Rejected(reason="1003 InvalidValue", suspects_token=True)
 ANSWERS: dict[str, Outcome | type[Throttled | SendError]] = {
     "bad_gateway_html": Unavailable(reason="http 502", delay=SECONDS_10, is_unsure=True),
     "internal": Unavailable(reason="1000 InternalError", delay=SECONDS_10, is_unsure=True),
     "unavailable": Unavailable(reason="1030 InternalTimeout", delay=SECONDS_10, is_unsure=True),
     "payload": Rejected(reason="1005 TooLarge"),
     "missing": Rejected(reason="1002 MissingParameter"),
-    "bad_token": Rejected(reason="1003 InvalidValue", suspects_token=True),
+    "bad_token": Rejected(reason="1003 InvalidValue", suspects_token=True, needs_proof=True),
     "no_target": Rejected(reason="1011 NoTarget", suspects_token=True),
     "unknown": Rejected(reason="1011 NoTarget", suspects_token=True),
     "throttled": Throttled,
@@ -185,7 +184,9 @@ def test_a_malformed_id_among_a_thousand_is_found(
     victims = {sent[index].token for index in bad}
     scene.misbehave("bad_token", sorted(victims))
     found = outcomes(answered(scene.client(), sent))
-    assert {token for token, outcome in found.items() if outcome == SUSPECT} == victims
+    doubted = {token for token, outcome in found.items() if isinstance(outcome, Rejected)}
+    assert doubted == victims
+    assert all(getattr(found[token], "suspects_token", False) for token in victims)
     assert all(isinstance(outcome, Accepted) for token, outcome in found.items() if token not in victims)
     assert scene.receipts(*sent) == {push.token: 1 for push in sent if push.token not in victims}
 
@@ -195,8 +196,9 @@ def test_a_message_that_jpush_refuses_blames_few_ids(scene: Scene) -> None:
     sent = pushes(JPUSH, 1000, content(Message(title="-", jpush={"options": {"big_push_duration": 9999}})))
     before = sum(scene.simulator.stats()["answers"].values())
     found = outcomes(answered(scene.client(), sent))
-    assert all(isinstance(outcome, Rejected) for outcome in found.values())
-    assert sum(outcome == SUSPECT for outcome in found.values()) <= 10
+    blamed = Rejected(reason="1003 InvalidValue", suspects_token=True, needs_proof=True)
+    assert set(found.values()) == {blamed, Rejected(reason="1003 InvalidValue")}
+    assert sum(outcome == blamed for outcome in found.values()) <= 10
     assert sum(scene.simulator.stats()["answers"].values()) - before <= 40
 
 

@@ -155,7 +155,7 @@ JPUSH = Vendor(
     },
     expected={
         "unregistered": Rejected(reason="1011 NoTarget", suspects_token=True),
-        "bad_token": Rejected(reason="1003 InvalidValue", suspects_token=True),
+        "bad_token": Rejected(reason="1003 InvalidValue", suspects_token=True, needs_proof=True),
         "payload": Rejected(reason="1005 TooLarge"),
         "internal": Unavailable(reason="1000 InternalError", delay=timedelta(seconds=10), is_unsure=True),
         "unavailable": Unavailable(

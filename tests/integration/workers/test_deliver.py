@@ -253,6 +253,34 @@ def test_unreadable_content_is_rejected(floor: Floor, scene: Scene) -> None:
     assert scene.run("SELECT DISTINCT reason FROM pushfan.delivery") == [{"reason": "ContentUnreadable"}]
 
 
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]], ids=["refused first", "accepted first"])
+def test_doubt_that_needs_proof_counts_when_the_message_is_accepted_elsewhere(
+    floor: Floor, scene: Scene, order: list[int]
+) -> None:
+    """Whichever answer comes first: a message that was accepted is not what is at fault."""
+    scene.broadcast(2)
+    refused, taken = order
+    floor.vendor.answers_at_once = 1
+    floor.vendor.answer(token(floor, refused), Rejected(reason="1003", suspects_token=True, needs_proof=True))
+    assert floor.deliver(the_chunk(scene)) == {"accepted": 1, "rejected": 1}
+    assert floor.vendor.tokens[token(floor, taken)] == 1
+    assert floor.device_states() == {"active": 1, "suspect": 1}
+    assert floor.channel().doubted == 1
+
+
+def test_message_at_fault_makes_nobody_a_suspect(floor: Floor, scene: Scene) -> None:
+    """What is refused for everybody, or accepted in another language only, says nothing about a token."""
+    scene.broadcast(4)
+    scene.run("UPDATE pushfan.device SET locale = 'de' WHERE user_id = 'u0003'")
+    for number in range(3):
+        floor.vendor.answer(
+            token(floor, number), Rejected(reason="1003", suspects_token=True, needs_proof=True)
+        )
+    assert floor.deliver(the_chunk(scene)) == {"accepted": 1, "rejected": 3}
+    assert floor.device_states() == {"active": 4}
+    assert floor.channel().doubted == 0
+
+
 def test_suspect_that_is_accepted_is_believed_again(floor: Floor, scene: Scene) -> None:
     """An acceptance ends a suspicion."""
     scene.broadcast(1)

@@ -329,9 +329,11 @@ def test_a_delay_in_the_answer_replaces_the_documented_one(
     assert (outcome.delay, outcome.is_vendor_delay) == (timedelta(seconds=7), True)
 
 
-@pytest.mark.parametrize("reason", [b"TopicDisallowed", b"BadTopic"])
-def test_a_topic_that_the_message_chose_does_not_stop_the_channel(reason: bytes) -> None:
-    """A push type adds to the topic: that it is not allowed is the message's fault."""
+@pytest.mark.parametrize(
+    "reason", [b"TopicDisallowed", b"BadTopic", b"DeviceTokenNotForTopic", b"BadDeviceToken"]
+)
+def test_a_topic_that_the_message_chose_costs_neither_channel_nor_token(reason: bytes) -> None:
+    """A push type adds to the topic: that it is not allowed, or not the token's, is the message's fault."""
     voip = batch(Message(title="Call", apns={"headers": {"apns-push-type": "voip"}}))
     outcome = classified(400, b'{"reason":"%s"}' % reason, of=voip)
     assert outcome == Rejected(reason=reason.decode())

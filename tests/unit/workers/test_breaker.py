@@ -72,6 +72,12 @@ def test_any_answer_about_a_delivery_ends_the_row(answered: Outcome) -> None:
         assert breaker.note(99, 99, answered) is None
 
 
+def test_message_at_fault_stops_no_channel() -> None:
+    """A doubt that the message may have earned as well is no sign of a wrong channel, however often it comes."""
+    doubt = Rejected(reason="1003 InvalidValue", suspects_token=True, needs_proof=True)
+    assert failures(Breaker(Clock()), 100, doubt) == []
+
+
 def test_another_kind_of_failure_begins_another_row() -> None:
     """Throttled and unavailable in turn are neither an outage nor a throttle."""
     breaker = Breaker(Clock())

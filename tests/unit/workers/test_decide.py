@@ -67,12 +67,13 @@ def test_unregistered_retires() -> None:
     assert decide(outcome, attempt(), POLICY, most) == Retire(reason="UNREGISTERED", invalidated_at=NOW)
 
 
-@pytest.mark.parametrize("suspects_token", [True, False])
-def test_rejected_ends_and_may_doubt_the_token(suspects_token: bool) -> None:  # noqa: FBT001  a parameter
+@pytest.mark.parametrize("doubts", [(True, False), (True, True), (False, False)])
+def test_rejected_ends_and_may_doubt_the_token(doubts: tuple[bool, bool]) -> None:
     """A refusal for good is final whatever it says about the token."""
-    outcome = Rejected(reason="TooBig", suspects_token=suspects_token)
+    suspects_token, needs_proof = doubts
+    outcome = Rejected(reason="TooBig", suspects_token=suspects_token, needs_proof=needs_proof)
     assert decide(outcome, attempt(), POLICY, most) == Complete(
-        outcome=FinalOutcome.REJECTED, reason="TooBig", suspects_token=suspects_token
+        outcome=FinalOutcome.REJECTED, reason="TooBig", suspects_token=suspects_token, needs_proof=needs_proof
     )
 
 
