@@ -55,8 +55,9 @@ _TRANSPORT_OPTIONS: Final[Mapping[str, dict[str, Any]]] = {
 class BrokerFailed(Exception):
     """The broker did not confirm; `is_uncertain` tells whether it may have the messages all the same."""
 
-    def __init__(self, reason: str, *, is_uncertain: bool) -> None:
-        super().__init__(reason, is_uncertain)
+    # Pickle makes it of its words and adds the rest.
+    def __init__(self, reason: str, *, is_uncertain: bool = True) -> None:
+        super().__init__(reason)
         self.reason = reason
         self.is_uncertain = is_uncertain
 

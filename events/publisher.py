@@ -37,7 +37,8 @@ class PublishFailed(PublishError):
     `is_uncertain`: some of the events may have arrived. `broker` is its URL without user and password.
     """
 
-    def __init__(self, broker: str, reason: str, *, is_uncertain: bool) -> None:
+    # Pickle makes it of its words and adds the rest: a Celery task of a backend's may raise it.
+    def __init__(self, broker: str, reason: str, *, is_uncertain: bool = True) -> None:
         super().__init__(broker, reason)
         self.broker = broker
         self.reason = reason
