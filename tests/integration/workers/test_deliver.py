@@ -321,6 +321,33 @@ def test_finished_chunk_makes_room_for_the_next(floor: Floor, scene: Scene) -> N
     assert announced["chunk"] in scene.chunk_ids()
 
 
+def test_chunks_of_a_channel_share_a_client(floor: Floor, scene: Scene) -> None:
+    """A client for each chunk would shake hands with the vendor anew each time."""
+    tools = floor.tools()
+    for _ in range(3):
+        scene.broadcast(1)
+        assert floor.deliver(the_chunk(scene), tools=tools) == {"accepted": 1}
+    assert (len(floor.vendor.configs), floor.vendor.closed) == (1, 0)
+
+
+def test_no_more_than_a_window_is_out(floor: Floor, scene: Scene) -> None:
+    """However large a chunk is, and however slow the vendor: memory and connections are bounded."""
+    count = 6 * SUB_BATCH
+    scene.broadcast(count, chunk_size=count)
+    floor.vendor.answers_at_once = 7
+    answered = 0
+    most = 0
+
+    def look(_seconds: float) -> None:
+        nonlocal answered, most
+        most = max(most, len(floor.vendor.received) - answered)
+        answered = min(len(floor.vendor.received), answered + floor.vendor.answers_at_once)
+
+    floor.vendor.on_poll = look
+    assert floor.deliver(the_chunk(scene)) == {"accepted": count}
+    assert SUB_BATCH <= most <= 3 * SUB_BATCH
+
+
 def test_waiting_for_answers_does_not_spin(floor: Floor, scene: Scene) -> None:
     """With a full window there is nothing to do but wait: polls take their time."""
     scene.broadcast(5 * SUB_BATCH)

@@ -7,6 +7,7 @@ https://github.com/bloomberg/pushiko/blob/main/docs/fcm_responses.md (captures).
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -291,6 +292,28 @@ def test_no_unknown_reason_ever_touches_a_token(word: bytes) -> None:
         meaning = classify(Response(status=status, body=body), NOW)
         assert not isinstance(meaning, Unregistered)
         assert not getattr(meaning, "suspects_token", False)
+
+
+def response(status: int, error: dict[str, object]) -> Response:
+    """An error as FCM writes it."""
+    return Response(status=status, body=json.dumps({"error": error}).encode())
+
+
+@pytest.mark.parametrize(
+    "text", ["Requested entity was not found.", "要求されたエンティティが見つかりません", ""]
+)
+def test_a_dead_token_is_known_by_its_code_in_any_language(text: str) -> None:
+    """Google's text is for people, and changes."""
+    details = [{"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": "UNREGISTERED"}]
+    error = {"code": 404, "message": text, "status": "NOT_FOUND", "details": details}
+    assert classify(response(404, error), NOW) == Unregistered(reason="UNREGISTERED")
+
+
+@pytest.mark.parametrize("status", [400, 404, 500])
+def test_words_about_a_dead_token_retire_nothing(status: int) -> None:
+    """A message that quotes "not registered" may come with any other error."""
+    error = {"code": status, "message": "UNREGISTERED: the token is not registered", "status": "UNKNOWN"}
+    assert not isinstance(classify(response(status, error), NOW), Unregistered)
 
 
 def test_a_stored_reason_never_quotes_the_message() -> None:
