@@ -39,7 +39,7 @@ class _Undone(Exception):
     """Roll back: it was a rehearsal."""
 
     def __init__(self, answers: Sequence[TakenIn]) -> None:
-        super().__init__()
+        super().__init__(answers)
         self.answers = answers
 
 
