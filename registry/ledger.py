@@ -202,24 +202,14 @@ def claim(
     A small one takes in others that wait, up to `chunk_size` positions. One round trip. The first `first` positions
     count as issued from the commit on, of a probe the first `probe`.
     """
+    chunk = {"chunk_id": chunk_id, "channel_id": channel_id}
     with connection.pipeline():
-        connection.execute(_SQL["lock_channel"], {"channel_id": channel_id})
-        connection.execute(
-            _SQL["absorb"], {"chunk_id": chunk_id, "channel_id": channel_id, "chunk_size": chunk_size}
-        )
-        claimed = connection.execute(
-            _SQL["claim"],
-            {
-                "chunk_id": chunk_id,
-                "channel_id": channel_id,
-                "owner": owner,
-                "lease": lease,
-                "first": first,
-                "probe": probe,
-            },
-        )
-        contents = connection.execute(_SQL["load_contents"], {"chunk_id": chunk_id})
-        addresses = connection.execute(_SQL["load_first_addresses"], {"chunk_id": chunk_id, "first": first})
+        connection.execute(_SQL["lock_channel"], chunk)
+        connection.execute(_SQL["absorb"], {**chunk, "chunk_size": chunk_size})
+        terms = {"owner": owner, "lease": lease, "first": first, "probe": probe}
+        claimed = connection.execute(_SQL["claim"], {**chunk, **terms})
+        contents = connection.execute(_SQL["load_contents"], chunk)
+        addresses = connection.execute(_SQL["load_first_addresses"], {**chunk, "first": first})
         row = claimed.fetchone()
         stored = contents.fetchall()
         located = addresses.fetchall()

@@ -92,12 +92,13 @@ WHERE k.id = host.id AND EXISTS (SELECT FROM guests)
 -- name: claim
 -- Take the right to work on a chunk. Reads what the last owner left from the locked row, never from the
 -- statement's older snapshot, and says at once how many positions go to the send engine first. A chunk that was
--- begun comes before the others when its lease ends, however long the backlog.
+-- begun comes before the others when its lease ends, however long the backlog: while its announcement is on the way
+-- its slot is kept from those that nobody has begun.
 -- The channel lets it through while its circuit is closed, a slot is free and its rate is not used up; while it is
 -- probing, one chunk at a time. What has expired goes through in any case, and costs nothing. What is refused goes
 -- back to its place and may be published again at once, or when the rate allows it.
 WITH held AS MATERIALIZED (
-    SELECT k.id, k.channel_id, k.lane, k.issued, k.expires_at <= clock_timestamp() AS is_over,
+    SELECT k.id, k.channel_id, k.lane, k.fence, k.issued, k.expires_at <= clock_timestamp() AS is_over,
            cardinality(k.device_ids) AS positions
     FROM pushfan.chunk k
     WHERE k.id = %(chunk_id)s AND k.channel_id = %(channel_id)s
@@ -110,7 +111,9 @@ WITH held AS MATERIALIZED (
         least(c.slots, pushfan.lane_share(held.lane)) AS slots,
         (SELECT count(*) FROM pushfan.chunk o
          WHERE o.channel_id = held.channel_id AND (o.lane = held.lane OR c.circuit = 'probing')
-           AND o.published_at IS NOT NULL AND o.lease_until > clock_timestamp()) AS leased
+           AND o.published_at IS NOT NULL AND o.id <> held.id
+           AND (o.lease_until > clock_timestamp()
+                OR (held.fence = 0 AND o.fence > 0 AND o.ready_at > clock_timestamp()))) AS leased
     FROM held JOIN pushfan.channel c ON c.id = held.channel_id
 ), verdict AS MATERIALIZED (
     SELECT gate.*, gate.is_over OR CASE gate.circuit

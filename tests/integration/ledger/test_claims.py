@@ -365,3 +365,29 @@ def test_one_task_for_each_device_stays_so(scene: Scene) -> None:
     scene.broadcast(3, chunk_size=1)
     assert len(scene.claimed(scene.chunk_ids()[0], chunk_size=1)) == 1
     assert len(scene.chunk_ids()) == 3
+
+
+def test_slot_is_kept_for_a_chunk_that_was_begun(scene: Scene) -> None:
+    """Repeated messages let anything be claimed: what a dead owner left goes first, however many come by."""
+    scene.set_slots(1)
+    scene.broadcast(3, chunk_size=1)
+    begun, fresh, _ = scene.chunk_ids()
+    scene.dispatch()
+    scene.claimed(begun, owner="gone")
+    scene.end_lease(begun)
+    scene.dispatch()
+    assert scene.claim(fresh) is None
+    assert scene.claimed(begun).fence == 2
+
+
+def test_slot_is_not_kept_for_a_message_that_is_lost(scene: Scene) -> None:
+    """After five seconds it is not on its way any more, and its channel goes on."""
+    scene.set_slots(1)
+    scene.broadcast(2, chunk_size=1)
+    begun, fresh = scene.chunk_ids()
+    scene.dispatch()
+    scene.claimed(begun, owner="gone")
+    scene.end_lease(begun)
+    scene.dispatch()
+    scene.run("UPDATE pushfan.chunk SET ready_at = now() - interval '1 millisecond' WHERE id = %s", begun)
+    assert scene.claim(fresh) is not None

@@ -39,6 +39,13 @@ def stop_for_outage(floor: Floor, scene: Scene, devices: int) -> int:
     return notification_id
 
 
+def deliver_one_by_one(floor: Floor) -> None:
+    """Work on every chunk for itself, in one process."""
+    tools = floor.tools(settings=floor.settings.model_copy(update={"chunk_size": 1}))
+    for chunk_id in floor.scene.chunk_ids():
+        floor.deliver(chunk_id, tools=tools)
+
+
 def end_rest(scene: Scene) -> None:
     """Let time pass until the next probe."""
     scene.run(
@@ -77,7 +84,7 @@ def test_channel_met_only_through_single_pushes_is_stopped_too(
     """One process remembers the row over many small chunks."""
     scene.broadcast(30, chunk_size=1)
     answer_all(floor, outcome)
-    floor.deliver_all()
+    deliver_one_by_one(floor)
     assert floor.channel().circuit_reason is reason
     assert len(floor.vendor.received) == 20
     assert floor.device_states()["retired"] == 0
@@ -89,7 +96,7 @@ def test_doubts_stop_no_channel_by_which_others_have_accepted(floor: Floor, scen
     scene.broadcast(30, chunk_size=1)
     scene.run("UPDATE pushfan.channel SET accepted = 1")
     answer_all(floor, Rejected(reason="BadDeviceToken", suspects_token=True))
-    floor.deliver_all()
+    deliver_one_by_one(floor)
     assert floor.channel().circuit is Circuit.CLOSED
     assert floor.device_states() == {"suspect": 30}
 

@@ -29,6 +29,7 @@ from tests.integration.ledger.scene import Scene, token_of
 from tests.integration.workers.fakes import Killed
 from tests.integration.workers.floor import Floor
 from workers.deliver import SUB_BATCH
+from workers.settings import Settings
 
 T = TypeVar("T")
 
@@ -36,6 +37,11 @@ T = TypeVar("T")
 def token(floor: Floor, number: int) -> str:
     """Name the token of one of a broadcast's devices."""
     return token_of(f"u{number:04d}", floor.scene.channel.id)
+
+
+def one_each(floor: Floor) -> Settings:
+    """Give settings with which small chunks stay for themselves."""
+    return floor.settings.model_copy(update={"chunk_size": 1})
 
 
 def the_chunk(scene: Scene) -> int:
@@ -316,7 +322,7 @@ def test_finished_chunk_makes_room_for_the_next(floor: Floor, scene: Scene) -> N
     scene.broadcast(3, chunk_size=1)
     (first,) = scene.dispatch()
     assert floor.notes.tasks == []
-    floor.deliver(first.chunk_id)
+    floor.deliver(first.chunk_id, tools=floor.tools(settings=one_each(floor)))
     (announced,) = floor.notes.kwargs("pushfan.deliver")
     assert announced["chunk"] in scene.chunk_ids()
 
