@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar, Final
 
+from registry import channels
 from registry.channels import Provider
 from registry.ledger import FinalOutcome
 from tests.chaos.findings import Findings
@@ -254,10 +255,29 @@ class WrongEnvironment(Scenario):
 
     def moves(self, chance: Random, seconds: float) -> list[Move]:
         """Draw which channel, and when."""
-        app, provider = chance.choice(_APPS), chance.choice(_PROVIDERS)
+        self._app, self._provider = chance.choice(_APPS), chance.choice(_PROVIDERS)
         at = chance.uniform(0.1, 0.3) * seconds
-        act = partial(rule, app=app, provider=provider, answer=_BAD_TOKEN[provider], share=1.0)
-        return [Move(at, f"{provider.value} of {app} calls all tokens bad", act)]
+        answer = _BAD_TOKEN[self._provider]
+        act = partial(rule, app=self._app, provider=self._provider, answer=answer, share=1.0)
+        return [Move(at, f"{self._provider.value} of {self._app} calls all tokens bad", act)]
+
+    def heal(self, arena: Arena) -> None:
+        """Correct the channel as an operator does: stop it, give it what it lacked, let it go on.
+
+        Were the answers to become good by themselves, it would have been the provider's error and not ours: against
+        such errors, which last minutes, suspects are given an hour, and here two seconds.
+        """
+        channel = arena.stage.channels[self._app][self._provider]
+        database = arena.stage.database
+        database.run(partial(channels.pause, channel_id=channel.id, detail="chaos"))
+        behave(arena, app=self._app, provider=self._provider)
+        arena.stage.connect(self._app)
+        database.run(partial(channels.resume, channel_id=channel.id))
+
+    def check(self, arena: Arena, findings: Findings) -> Iterator[str]:
+        """Some pushes must have met it."""
+        if not findings.outcomes.get(FinalOutcome.REJECTED.value):
+            yield "no push was refused for its token"
 
 
 class WrongEnvironmentOfDirect(WrongEnvironment):
