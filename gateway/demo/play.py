@@ -27,6 +27,8 @@ from .post import Post
 from .stage import Stage
 from .world import Fate, Wave
 
+# Each process connects to each provider when it first has a push for it.
+_HELLOS: Final = 10
 _FEWEST_PROBES, _MOST_PROBES, _USERS_OF_A_PROBE = 10, 40, 20
 _PROBE_REST_SECONDS: Final = 0.05
 _FEEDBACK_SECONDS: Final = 45.0
@@ -76,7 +78,8 @@ class Play:
     def _hello(self) -> None:
         began = time.time()
         users = self._world.greeted_users()
-        self._post.publish_many(Wave.HELLO, self._post.to_several("hello", users, at_once=1))
+        for number in range(_HELLOS):
+            self._post.publish_many(Wave.HELLO, self._post.to_several(f"hello-{number}", users, at_once=1))
         self._post.await_end(Wave.HELLO, began)
 
     def _news(self) -> None:
