@@ -1,6 +1,6 @@
 # Pushfan's commands. They need Python 3.11 or newer and make; everything else they install into .venv.
 #
-#   make demo                 install, then fan out to thousands of simulated devices     DEMO_ARGS='--users 20000'
+#   make demo                 install, then fan out to thousands of simulated devices     DEMO_ARGS='--calm'
 #   make test                 install, then run all tests                                 TEST_ARGS='-k wire'
 #   make chaos                install, then kill, cut and flood until something gives  CHAOS_ARGS='--devices 20000'
 #   make check                install, then lint, types, floors, deploy files

@@ -37,12 +37,17 @@ _MARK: Final = "file:simulated-"
 
 
 def connect(
-    database: Database, app: str, simulators: Mapping[str, Running], credentials: Path
+    database: Database,
+    app: str,
+    simulators: Mapping[str, Running],
+    credentials: Path,
+    *,
+    rate_per_second: int = channels.RATE_PER_SECOND,
 ) -> dict[str, Channel]:
     """Make the app and its channels, or lead those that an earlier run made to these simulators.
 
-    Copies the simulators' secrets into the credentials directory. Returns the channels by name. Raises
-    `RegistryError` when a channel of that name leads elsewhere: it may be a real one.
+    Copies the simulators' secrets into the credentials directory. `rate_per_second` is for new channels. Returns
+    the channels by name. Raises `RegistryError` when a channel of that name leads elsewhere: it may be a real one.
     """
     credentials.mkdir(parents=True, exist_ok=True)
     ways = {
@@ -53,7 +58,10 @@ def connect(
 
     def work(connection: Connection) -> dict[str, Channel]:
         app_id = _app(connection, app)
-        return {name: _channel(connection, app, app_id, name, access) for name, access in ways.items()}
+        return {
+            name: _channel(connection, app, app_id, name, access, rate_per_second=rate_per_second)
+            for name, access in ways.items()
+        }
 
     return database.run(work)
 
@@ -98,11 +106,20 @@ def _app(connection: Connection, name: str) -> int:
         return apps.add(connection, name).id
 
 
-def _channel(connection: Connection, app: str, app_id: int, name: str, access: Access) -> Channel:
+def _channel(
+    connection: Connection, app: str, app_id: int, name: str, access: Access, *, rate_per_second: int
+) -> Channel:
     try:
         known = channels.get(connection, app_id, name)
     except NotFound:
-        return channels.add(connection, app_id, name=name, provider=CHANNELS[name].value, access=access)
+        return channels.add(
+            connection,
+            app_id,
+            name=name,
+            provider=CHANNELS[name].value,
+            access=access,
+            rate_per_second=rate_per_second,
+        )
     if not all(reference.startswith(_MARK) for reference in known.access.secrets.values()):
         raise RegistryError(
             f"the channel {name} of the app {app} does not lead to a simulator, and is not changed: "

@@ -40,7 +40,7 @@ from .worker import default_processes
 URGENT: Final = "urgent"
 REST: Final = "normal,bulk"
 _FLOWER: Final = "flower"
-_COMMAND: Final = "from gateway.cli import main; main()"
+COMMAND: Final = "from gateway.cli import main; main()"
 _READY_SECONDS: Final = 60.0
 _PATIENCE_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 20.0
@@ -130,6 +130,11 @@ class Stack:
         """The database is ours to start and stop, not one that was named."""
         return "database_url" in self._servers
 
+    @property
+    def has_own_broker(self) -> bool:
+        """The broker is ours, not one that was named."""
+        return "broker_url" in self._servers
+
     def _start(self) -> None:
         check_servers(self.settings)
         self._start_servers()
@@ -180,7 +185,7 @@ class Stack:
         return [URGENT, REST, *([_FLOWER] if self.wanted.has_flower else [])]
 
     def _start_child(self, name: str) -> None:
-        environ = self._environment()
+        environ = self.environment()
         if name == _FLOWER:
             self.flower = self.flower or choose_flower()
             command, environ = self.flower.command, environ | self.flower.environment()
@@ -199,14 +204,14 @@ class Stack:
     def _worker_command(self, lanes: str) -> list[str]:
         options = [word for lane in lanes.split(",") for word in ("--lane", lane)]
         number = _URGENT_PROCESSES if lanes == URGENT else self.processes
-        return [sys.executable, "-c", _COMMAND, "worker", *options, "--processes", str(number)]
+        return [sys.executable, "-c", COMMAND, "worker", *options, "--processes", str(number)]
 
     @property
     def processes(self) -> int:
         """How many processes the worker for normal and bulk has."""
         return self.wanted.processes or min(_MOST_PROCESSES, max(_URGENT_PROCESSES, default_processes()))
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """Give children our environment, with our settings as they are now."""
         known = {PREFIX + name.upper() for name in Settings.model_fields}
         ours = {name: value for name, value in os.environ.items() if name not in known}

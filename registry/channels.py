@@ -33,6 +33,8 @@ from .statements import load
 
 _SQL = load("channels")
 _SCHEMES: Final = ("file:", "env:")
+# FCM's quota for a project, and a rate that the others take.
+RATE_PER_SECOND: Final = 10_000
 _DEVICES_REMOVED_AT_ONCE: Final = 10_000
 
 
@@ -127,7 +129,7 @@ def add(
     provider: str,
     access: Access,
     slots: int = 32,
-    rate_per_second: int = 10_000,
+    rate_per_second: int = RATE_PER_SECOND,
 ) -> Channel:
     """Make a channel, its circuit closed. Raises `InvalidRegistration`, `AlreadyExists`, `NotFound` (app)."""
     _check(name=name, provider=provider, access=access, slots=slots, rate_per_second=rate_per_second)

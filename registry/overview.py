@@ -52,6 +52,11 @@ def leases(connection: Connection) -> list[Lease]:
     return [Lease(**row) for row in connection.execute(_SQL["leases"])]
 
 
+def announced(connection: Connection) -> list[tuple[int, int]]:
+    """List the chunks, each with its fence, whose message is out and that nobody has begun."""
+    return [(row["chunk_id"], row["fence"]) for row in connection.execute(_SQL["announced"])]
+
+
 def backlogs(connection: Connection, *, most: int = MOST) -> list[Backlog]:
     """List what waits, by channel and lane."""
     return [Backlog(**row) for row in connection.execute(_SQL["backlog"], {"most": most})]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,12 +19,15 @@ from registry.database import Database
 from registry.overview import Lease
 from workers.processes import machine
 
+from .traffic import Traffic
+
 _POLL_SECONDS: Final = 0.005
 # Positions are issued before they are rendered and sent: after this long they are on their way.
 _ON_THEIR_WAY_SECONDS: Final = 0.015
 # What a stopped process has sent arrives all the same, and a commit under way is seen.
 _SETTLE_SECONDS: Final = 0.05
 _TAKEOVER_SECONDS: Final = 30.0
+_HUNT_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,12 @@ class Kill:
     lease: Lease
     heir_pid: int | None
     seconds: float
+
+    @property
+    def faults(self) -> Iterator[str]:
+        """Say what it broke."""
+        if self.heir_pid is None:
+            yield f"nobody took over what the killed process {self.pid} held"
 
     def as_json(self) -> dict[str, int | float | None]:
         """Say it to a program."""
@@ -58,23 +67,24 @@ class Kill:
 
 
 class Hunt:
-    """Looks for a child of one worker that has work in flight. `then` is called when it has been killed."""
+    """Looks for a child of one worker that has work in flight, for one of the channels in `prey`."""
 
     def __init__(
-        self, database: Database, worker_pid: int, interruption: Interruption, then: Callable[[], None]
+        self, database: Database, worker_pid: int, prey: Collection[int], interruption: Interruption
     ) -> None:
         self._database = database
+        self._prey = prey
         self._worker_pid = worker_pid
         self._interruption = interruption
-        self._then = then
         self._machine = machine()
 
-    def kill_one(self, is_over: Callable[[], bool]) -> Kill | None:
-        """Kill the first that is caught with unrecorded positions; `None` if all was over before."""
+    def kill_one(self, traffic: Traffic) -> Kill | None:
+        """Kill the first that is caught with unrecorded positions; `None` if none is for long."""
         since: dict[tuple[int, int, int], float] = {}
-        while not is_over():
-            now = time.monotonic()
-            leases = [lease for lease in self._leases() if lease.unrecorded]
+        began = time.monotonic()
+        while (now := time.monotonic()) - began < _HUNT_SECONDS:
+            traffic.keep()
+            leases = [lease for lease in self._leases() if self._is_in_the_middle(lease)]
             since = {key: since.get(key, now) for key in map(_state, leases)}
             for lease in leases:
                 pid = self._pid(lease) if now - since[_state(lease)] > _ON_THEIR_WAY_SECONDS else None
@@ -82,6 +92,11 @@ class Hunt:
                     return self._kill(pid, held)
             self._interruption.sleep(_POLL_SECONDS)
         return None
+
+    def _is_in_the_middle(self, lease: Lease) -> bool:
+        """Tell whether pushes are on their way: some were answered, or all were issued at once."""
+        is_sending = 0 < lease.unrecorded < lease.issued or lease.unrecorded == lease.positions
+        return lease.channel_id in self._prey and is_sending
 
     def _hold(self, pid: int, seen: Lease) -> Lease | None:
         """Stop a process, and let it go on if by then it has nothing in flight."""
@@ -96,7 +111,6 @@ class Hunt:
     def _kill(self, pid: int, held: Lease) -> Kill:
         os.kill(pid, signal.SIGKILL)
         killed_at = time.monotonic()
-        self._then()
         while (seconds := time.monotonic() - killed_at) < _TAKEOVER_SECONDS:
             now = next((lease for lease in self._leases() if lease.chunk_id == held.chunk_id), None)
             if now is not None and now.fence > held.fence:

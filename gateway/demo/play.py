@@ -4,7 +4,7 @@
 1. news: a topic message to all, bucket writes and single direct pushes at once; apps replace tokens meanwhile.
 2. handover: direct pushes are planned while the channels are stopped; the phones change hands; the channels go on.
 3. direct: direct pushes to those whose phones are stubborn, new or replaced.
-4. broadcast: the topic again, with direct pushes in between, and a worker killed if that was asked for.
+4. broadcast: the topic again, with direct pushes in between. The attacks, if there are any, each bring their own.
 
 A wave is over when all its notifications have finished, so that what the next one meets is certain.
 """
@@ -12,28 +12,25 @@ A wave is over when all its notifications have finished, so that what the next o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Final
 
-from events import BucketWrite, Change, DirectPush, Message, TopicMessage
 from gateway.interruption import Interruption
 from gateway.stack import Stack
 from registry.channels import Provider
 from registry.installs import FeedbackKind
 
-from .kill import Hunt, Kill
+from .attacks import Attacks, Struck
 from .post import Post
 from .stage import Stage
-from .world import TOPIC, Fate, Wave
+from .world import Fate, Wave
 
+# Each process connects to each provider when it first has a push for it.
+_HELLOS: Final = 10
 _FEWEST_PROBES, _MOST_PROBES, _USERS_OF_A_PROBE = 10, 40, 20
 _PROBE_REST_SECONDS: Final = 0.05
-_USERS_AT_ONCE: Final = 20
-_KILLS_TRIED: Final = 5
-# While a kill is prepared, answers take long enough for some to be on their way.
-_KILL_LATENCY_MS: Final = 30
 _FEEDBACK_SECONDS: Final = 45.0
 _FEEDBACK_POLL_SECONDS: Final = 0.2
 _NUDGE_SECONDS: Final = 5.0
@@ -42,12 +39,11 @@ _NUDGED: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
-    """What it took: how long deliveries were open, what the workers spent, who was to be killed and was."""
+    """How long deliveries were open, what the workers spent, and what the attacks did, if there were any."""
 
     seconds: float
     worker_cpu_seconds: float
-    kills_worker: bool
-    kill: Kill | None
+    struck: Struck | None
 
 
 class Play:
@@ -64,7 +60,7 @@ class Play:
         self._world = stage.world
         self._untroubled = self._world.untroubled_users() or list(self._world.users)
 
-    def play(self, *, kills_worker: bool) -> Played:
+    def play(self, attacks: Attacks | None) -> Played:
         """Play all waves. Raises `Interrupted`, and whatever keeps events from being published."""
         started = self._stack.worker_cpu_seconds()
         self._hello()
@@ -72,20 +68,18 @@ class Play:
         if self._world.having(Fate.MOVED):
             self._handover()
         self._direct()
-        kill = self._broadcast(kills_worker=kills_worker)
+        if attacks is None:
+            self._broadcast()
+        struck = attacks.strike() if attacks is not None else None
         spent = self._stack.worker_cpu_seconds() - started
         self._await_retired()
-        return Played(
-            seconds=self._post.open_seconds,
-            worker_cpu_seconds=spent,
-            kills_worker=kills_worker,
-            kill=kill,
-        )
+        return Played(seconds=self._post.open_seconds, worker_cpu_seconds=spent, struck=struck)
 
     def _hello(self) -> None:
         began = time.time()
         users = self._world.greeted_users()
-        self._post.publish_many(Wave.HELLO, self._to_several("hello", users, at_once=1))
+        for number in range(_HELLOS):
+            self._post.publish_many(Wave.HELLO, self._post.to_several(f"hello-{number}", users, at_once=1))
         self._post.await_end(Wave.HELLO, began)
 
     def _news(self) -> None:
@@ -93,10 +87,8 @@ class Play:
         self._stage.bury_the_dead()
         self._stage.let_hesitate()
         began = time.time()
-        self._post.publish_in_transaction(Wave.NEWS, self._to_all("news"), self._world.users)
-        self._post.publish_many(
-            Wave.NEWS, [(self._write(bucket), users) for bucket, users in self._world.buckets.items()]
-        )
+        self._post.publish_in_transaction(Wave.NEWS, self._post.to_all("news"))
+        self._post.publish_many(Wave.NEWS, self._post.writes("write"))
         self._stage.replace_tokens()
         self._probe(Wave.NEWS)
         self._post.await_end(Wave.NEWS, began)
@@ -106,7 +98,7 @@ class Play:
         self._tell("direct pushes wait at stopped channels while phones change hands")
         self._stage.stop_channels()
         owners = sorted({phone.user for phone in self._world.having(Fate.MOVED)})
-        self._post.publish_many(Wave.HANDOVER, self._to_several("handover", owners))
+        self._post.publish_many(Wave.HANDOVER, self._post.to_several("handover", owners))
         self._post.await_planned(Wave.HANDOVER)
         self._stage.hand_over()
         began = time.time()
@@ -120,43 +112,23 @@ class Play:
         changed = self._world.having(Fate.MOVED, Fate.REPLACED)
         others = {user for phone in changed for user in (phone.user, phone.heir) if user is not None}
         began = time.time()
-        events = self._to_several("direct-one", stubborn, at_once=1)
-        events += self._to_several("direct", sorted(others.difference(stubborn)))
+        events = self._post.to_several("direct-one", stubborn, at_once=1)
+        events += self._post.to_several("direct", sorted(others.difference(stubborn)))
         self._post.publish_many(Wave.DIRECT, events)
         self._post.await_end(Wave.DIRECT, began)
 
-    def _broadcast(self, *, kills_worker: bool) -> Kill | None:
+    def _broadcast(self) -> None:
         self._tell("a broadcast to everybody, with direct pushes in between")
-        self._stage.slow_down(_KILL_LATENCY_MS if kills_worker else 0)
         began = time.time()
-        self._post.publish_many(Wave.BROADCAST, [(self._to_all("broadcast"), self._world.users)])
-        kill = self._kill_worker() if kills_worker else None
+        self._post.publish_many(Wave.BROADCAST, [self._post.to_all("broadcast")])
         self._probe(Wave.BROADCAST)
         self._post.await_end(Wave.BROADCAST, began)
-        self._stage.slow_down(0)
-        return kill
-
-    def _kill_worker(self) -> Kill | None:
-        """Kill one that holds something; a broadcast that is over too soon is followed by another."""
-        hunt = Hunt(
-            self._stage.database,
-            self._stack.broadcaster.pid,
-            self._interruption,
-            then=lambda: self._stage.slow_down(0),
-        )
-        for number in range(1, _KILLS_TRIED + 1):
-            kill = hunt.kill_one(lambda: self._post.has_ended(Wave.BROADCAST))
-            if kill is not None:
-                self._tell(str(kill))
-                return kill
-            again = self._to_all(f"broadcast-again-{number}")
-            self._post.publish_many(Wave.BROADCAST, [(again, self._world.users)])
-        return None
 
     def _probe(self, wave: Wave) -> None:
         number = min(_MOST_PROBES, max(_FEWEST_PROBES, len(self._world.users) // _USERS_OF_A_PROBE))
-        users = islice(cycle(self._untroubled), number)
-        self._post.probe(wave, list(users), rest_seconds=_PROBE_REST_SECONDS)
+        for user in islice(cycle(self._untroubled), number):
+            self._post.probe(wave, user)
+            self._interruption.sleep(_PROBE_REST_SECONDS)
 
     def _await_retired(self) -> None:
         """Wait for what providers say later. A doubted token is given up after further acceptances of others."""
@@ -174,21 +146,5 @@ class Play:
         healthy = self._world.having(Fate.HEALTHY)
         users = sorted({phone.user for phone in healthy if phone.provider is Provider.JPUSH})[:_NUDGED]
         number, began = len(self._post.publications), time.time()
-        self._post.publish_many(Wave.BROADCAST, self._to_several(f"more-{number}", users))
-        self._post.await_end(Wave.BROADCAST, began)
-
-    def _to_several(
-        self, name: str, users: Sequence[str], *, at_once: int = _USERS_AT_ONCE
-    ) -> list[tuple[DirectPush, Sequence[str]]]:
-        """Make direct pushes to some users each."""
-        groups = [users[start : start + at_once] for start in range(0, len(users), at_once)]
-        return [(self._post.push(f"{name}-{number}", *group), group) for number, group in enumerate(groups)]
-
-    def _to_all(self, name: str) -> TopicMessage:
-        message = Message(title="News", body="Something for everybody", data={"edition": name})
-        return TopicMessage(app=self._stage.app, id=name, topic=TOPIC, message=message)
-
-    def _write(self, bucket: str) -> BucketWrite:
-        return BucketWrite(
-            app=self._stage.app, id=f"write-{bucket}", bucket=bucket, object="o1", change=Change.UPDATED
-        )
+        self._post.publish_many(Wave.REMINDER, self._post.to_several(f"more-{number}", users))
+        self._post.await_end(Wave.REMINDER, began)

@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from gateway.stack import Stack
 from registry import notifications
 from registry.installs import FeedbackKind
 from registry.ledger import FinalOutcome
 from registry.notifications import Notification, Trace
 
+from .columns import add_up
 from .play import Played
 from .post import Post
+from .question import Answer, ask, choose
 from .reconcile import Delivery, Expected, Key, count_outcomes, expect, percentile, reconcile
-from .report import Report
+from .report import Latency, Report
 from .stage import Stage
-from .world import Counts
+from .world import Counts, Fate, Wave
 
 _PAGE: Final = 20_000
 _FINAL: Final = frozenset(outcome.value for outcome in FinalOutcome)
 
 
-def reckon(stage: Stage, post: Post, played: Played) -> Report:
+def reckon(stack: Stack, stage: Stage, post: Post, played: Played) -> Report:
     """Compare everything."""
-    ledger = dict(_ledger(stage, post))
-    found = reconcile(_expected(stage, post), ledger, _received(stage))
+    expected, ledger, received = _expected(stage, post), dict(_ledger(stage, post)), _received(stage)
+    found = reconcile(expected, ledger, received)
     outcomes, bound = count_outcomes(ledger), sum(one.unsure for one in post.found.values())
-    problems = _contradictions(post, outcomes)
-    if played.kills_worker and played.kill is None:
-        problems.append("no worker process was caught with pushes on their way: none was killed")
+    problems = [*_contradictions(post, outcomes), *(played.struck.faults if played.struck else ())]
     examples = [*found.lost_examples, *(found.duplicate_examples if found.duplicates > bound else ())]
+    latencies = dict(_latencies(stage, post, ledger))
     return Report(
         events=sorted({one.kind for one in post.found.values()}),
         providers=stage.providers,
@@ -42,13 +44,27 @@ def reckon(stage: Stage, post: Post, played: Played) -> Report:
         lost=found.lost,
         duplicates=found.duplicates,
         duplicates_bound=bound,
+        retired_wrongly=_retired_wrongly(stage),
+        columns=add_up(stage.world.phones, expected, ledger, received),
         seconds=played.seconds,
-        latencies_ms=_latencies(stage, post, ledger),
+        latency=_latency(latencies.values()),
+        busy_latency=_latency(latencies[key] for key in latencies.keys() & _during_broadcasts(stage, post)),
         worker_cpu_seconds=played.worker_cpu_seconds,
-        kill=played.kill,
+        struck=played.struck,
+        answer=_answer(stack, stage, post, ledger),
         findings=[*examples, *problems],
         is_consistent=not problems,
     )
+
+
+def _answer(stack: Stack, stage: Stage, post: Post, ledger: Mapping[Key, Delivery]) -> Answer | None:
+    """Ask about somebody who did not get something."""
+    waited = [post.found[name].id for name in post.names(Wave.HANDOVER) if name in post.found]
+    key = choose(ledger, waited)
+    if key is None:
+        return None
+    event = next(name for name, one in post.found.items() if one.id == key[0])
+    return ask(stack, stage.app, event, ledger[key].user)
 
 
 def _contradictions(post: Post, outcomes: Mapping[str, int]) -> list[str]:
@@ -98,7 +114,9 @@ def _rows(stage: Stage, notification: Notification) -> Iterator[Trace]:
 
 
 def _is_refusal(entry: Mapping[str, Any]) -> bool:
-    """Tell an answer from the mark that a killed worker's successor leaves."""
+    """Tell a provider's *not now* from the mark of a killed worker's successor, and from refused credentials."""
+    if entry["outcome"] == "credentials rejected":
+        return False
     return bool(entry["outcome"] != "unknown" or entry["reason"] != "the worker died")
 
 
@@ -122,16 +140,41 @@ def _measured(stage: Stage, ledger: Mapping[Key, Delivery]) -> Counts:
     )
 
 
-def _latencies(stage: Stage, post: Post, ledger: Mapping[Key, Delivery]) -> dict[str, float]:
+def _retired_wrongly(stage: Stage) -> int:
+    """Count the tokens that were given up although the provider knows them."""
+    dead = {phone.key for phone in stage.world.having(Fate.DEAD)}
+    return sum(one.kind is FeedbackKind.RETIRED and one.device_key not in dead for one in stage.feedback())
+
+
+def _latencies(stage: Stage, post: Post, ledger: Mapping[Key, Delivery]) -> Iterator[tuple[Key, float]]:
     """From the publish call to the commit of the acceptance, for each phone of the single direct pushes."""
     began = {
         post.found[name].id: one.at
         for name, one in post.publications.items()
         if one.is_probe and name in post.found
     }
-    taken = [
-        (stage.clock(delivery.at) - began[notification_id]) * 1000
-        for (notification_id, _), delivery in ledger.items()
-        if notification_id in began and delivery.outcome is FinalOutcome.ACCEPTED
+    for key, delivery in ledger.items():
+        if key[0] in began and delivery.outcome is FinalOutcome.ACCEPTED:
+            yield key, (stage.clock(delivery.at) - began[key[0]]) * 1000
+
+
+def _during_broadcasts(stage: Stage, post: Post) -> frozenset[Key]:
+    """List the deliveries of direct pushes that were published while a topic message was on its way."""
+    broadcasts = [
+        (post.publications[name].at, stage.clock(one.finished_at))
+        for name, one in post.found.items()
+        if one.kind == "topic" and one.finished_at is not None
     ]
-    return {"p50": round(percentile(taken, 0.5), 1), "p99": round(percentile(taken, 0.99), 1)}
+    return frozenset(
+        (post.found[name].id, phone.number)
+        for name, one in post.publications.items()
+        if one.is_probe and name in post.found and any(since < one.at < until for since, until in broadcasts)
+        for phone in stage.world.phones_of(one.users, one.wave)
+    )
+
+
+def _latency(taken: Iterable[float]) -> Latency:
+    values = list(taken)
+    return Latency(
+        pushes=len(values), p50=round(percentile(values, 0.5), 1), p99=round(percentile(values, 0.99), 1)
+    )

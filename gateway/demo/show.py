@@ -15,18 +15,21 @@ import click
 from gateway.interruption import Interrupted, Interruption
 from gateway.simulated import APP, CHANNELS
 from gateway.stack import Stack, Wanted, state_of
+from registry.channels import RATE_PER_SECOND, Provider
 from workers.settings import Settings, load_settings
 
+from .attacks import SMALL_CHUNK, Attacks, rate_for
 from .guests import check_alone, clean_up
 from .play import Play
 from .post import Post
+from .pulse import Pulse
 from .reckoning import reckon
 from .report import Report
 from .stage import Stage
 from .telling import Teller
 from .world import World, create_world
 
-_USERS: Final = 1_000
+_USERS: Final = 2_000
 _INTERRUPTED: Final = 130
 _KEEP_SECONDS: Final = 0.5
 # Simulators need no patience: what vendors document in minutes takes parts of a second.
@@ -50,7 +53,7 @@ class Script:
 
     users: int
     seed: int
-    kills_worker: bool
+    is_calm: bool
     keeps: bool
     as_json: bool
 
@@ -60,28 +63,30 @@ def run(
     *,
     users: int | None = None,
     chunk_size: int | None = None,
-    kill_worker: bool = False,
+    calm: bool = False,
     keep: bool = False,
     as_json: bool = False,
     seed: int = 1,
 ) -> int:
     """Run a demo and return its exit code: 0 if nothing was lost, nothing repeated beyond the bound, all as planned.
 
-    Uses the servers that the settings name, else its own. Raises `ChildFailed`, `LocalServerError`,
+    It attacks itself, unless it is to be `calm`. Uses the servers that the settings name, else its own.
+    Raises `ChildFailed`, `LocalServerError`,
     `SettingsError`, `DatabaseUnavailable`, `RegistryError` when it cannot begin.
     """
     given = load_settings() if settings is None else settings
     script = Script(
         users=_USERS if users is None else users,
         seed=seed,
-        kills_worker=kill_worker,
+        is_calm=calm,
         keeps=keep,
         as_json=as_json,
     )
     check_alone(given)
     directory = Path(tempfile.mkdtemp(prefix="pushfan-demo-"))
     changes = _HURRY | {"home": directory / "home", "credentials_dir": None}
-    hurried = given.model_copy(update=changes | ({} if chunk_size is None else {"chunk_size": chunk_size}))
+    chunk = chunk_size or (given.chunk_size if calm else min(given.chunk_size, SMALL_CHUNK))
+    hurried = given.model_copy(update=changes | {"chunk_size": chunk})
     with Interruption() as interruption:
         try:
             return _run(hurried, directory, script, interruption)
@@ -106,7 +111,7 @@ def _run(settings: Settings, directory: Path, script: Script, interruption: Inte
             Stack(settings, wanted, interruption, teller.say) as stack,
         ):
             world = create_world(users=script.users, seed=script.seed)
-            report = _play(stack, world, app, interruption, teller, kills_worker=script.kills_worker)
+            report = _play(stack, world, app, interruption, teller, is_calm=script.is_calm)
             teller.rest()
             _print(report, as_json=script.as_json)
             if script.keeps:
@@ -118,17 +123,21 @@ def _run(settings: Settings, directory: Path, script: Script, interruption: Inte
 
 
 def _play(
-    stack: Stack, world: World, app: str, interruption: Interruption, teller: Teller, *, kills_worker: bool
+    stack: Stack, world: World, app: str, interruption: Interruption, teller: Teller, *, is_calm: bool
 ) -> Report:
     teller.say(f"registering {len(world.users):,} users with {len(world.phones):,} phones")
-    stage = Stage(stack, world, app)
-    post = Post(stage, stack.settings.require_broker_url(), interruption, teller.count)
+    largest = max(map(world.number_at, Provider))
+    stage = Stage(stack, world, app, rate_per_second=RATE_PER_SECOND if is_calm else rate_for(largest))
+    post = Post(stage, stack.settings.require_broker_url(), interruption)
     try:
-        played = Play(stack, stage, post, interruption, teller.say).play(kills_worker=kills_worker)
+        with Pulse(stage) as pulse:
+            teller.watch(pulse, post)
+            attacks = None if is_calm else Attacks(stack, stage, post, pulse, interruption, tell=teller.say)
+            played = Play(stack, stage, post, interruption, teller.say).play(attacks)
+            teller.say("comparing the ledger with what the providers received, one by one")
+            return reckon(stack, stage, post, played)
     finally:
         post.close()
-    teller.say("comparing the ledger with what the providers received")
-    return reckon(stage, post, played)
 
 
 def _print(report: Report, *, as_json: bool) -> None:
@@ -137,7 +146,7 @@ def _print(report: Report, *, as_json: bool) -> None:
         return
     click.echo()
     for line in report.as_lines():
-        click.echo(line)
+        click.secho(line, bold=not line.startswith(" "))
 
 
 def _keep(stack: Stack, app: str, world: World, script: Script, interruption: Interruption) -> None:

@@ -26,14 +26,20 @@ _FEEDBACK_AT_ONCE: Final = 5_000
 class Stage:
     """The app with its channels, phones and subscriptions, registered when this is made."""
 
-    def __init__(self, stack: Stack, world: World, app: str) -> None:
+    def __init__(self, stack: Stack, world: World, app: str, *, rate_per_second: int) -> None:
         self.app = app
         self.world = world
         self.database = stack.database
         self._simulators = stack.simulators
         before = time.time()
-        found = connect(self.database, app, stack.simulators, stack.settings.credentials_directory)
-        self._channels: Mapping[Provider, Channel] = {
+        found = connect(
+            self.database,
+            app,
+            stack.simulators,
+            stack.settings.credentials_directory,
+            rate_per_second=rate_per_second,
+        )
+        self.ways: Mapping[Provider, Channel] = {
             channel.provider: channel for channel in sorted(found.values(), key=lambda one: one.id)
         }
         one = next(iter(found.values()))
@@ -44,7 +50,7 @@ class Stage:
     @property
     def providers(self) -> list[str]:
         """Name the providers that have a channel."""
-        return [provider.value for provider in self._channels]
+        return [provider.value for provider in self.ways]
 
     def clock(self, instant: datetime) -> float:
         """Translate what the database's clock says into what this machine's says."""
@@ -63,7 +69,7 @@ class Stage:
         """Let deliveries wait."""
 
         def work(connection: Connection) -> None:
-            for channel in self._channels.values():
+            for channel in self.ways.values():
                 channels.pause(connection, channel.id, "the demo")
 
         self.database.run(work)
@@ -72,7 +78,7 @@ class Stage:
         """Let what waits be sent."""
 
         def work(connection: Connection) -> None:
-            for channel in self._channels.values():
+            for channel in self.ways.values():
                 channels.resume(connection, channel.id)
 
         self.database.run(work)
@@ -97,6 +103,14 @@ class Stage:
         """Let the providers take so long for each answer."""
         for simulator in self._simulators.values():
             simulator.control("POST", "/latency", {"ms": milliseconds})
+
+    def set_credentials(self, provider: Provider, *, are_valid: bool) -> None:
+        """Let a provider refuse the credential that it gave, or take it again: the same one."""
+        self._simulators[provider.value].control("POST", "/credentials", {"valid": are_valid})
+
+    def count_receipts(self, provider: Provider) -> int:
+        """Count the pushes that phones received from one provider so far. May be called from any thread."""
+        return int(self._simulators[provider.value].stats()["receipts"])
 
     def receipts(self) -> Iterator[tuple[int, str]]:
         """Yield notification and token of everything that the phones received."""
@@ -127,7 +141,7 @@ class Stage:
 
     def _call(self, phone: Phone, *, user: str | None = None, token: str | None = None) -> Install:
         return Install(
-            channel_id=self._channels[phone.provider].id,
+            channel_id=self.ways[phone.provider].id,
             user_id=user or phone.user,
             device_key=phone.key,
             token=token or phone.token,
@@ -139,7 +153,7 @@ class Stage:
 
     def _rule(self, phones: Sequence[Phone], answer: str, *, first: int | None = None, **others: str) -> None:
         """Tell each simulator how to answer for the phones' first tokens; `others` by provider."""
-        for provider in self._channels:
+        for provider in self.ways:
             tokens = [phone.token for phone in phones if phone.provider is provider]
             rule = {"tokens": tokens, "answer": others.get(provider.value, answer), "first": first}
             if provider is Provider.APNS and first is not None:

@@ -54,6 +54,9 @@ class Wave(IntEnum):
     HANDOVER = 2
     DIRECT = 3
     BROADCAST = 4
+    EMPTIED = 5
+    REVOKED = 6
+    REMINDER = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +109,15 @@ class World:
             replaced=fates[Fate.REPLACED],
             moved=fates[Fate.MOVED],
         )
+
+    def number_at(self, provider: Provider) -> int:
+        """Count the phones of one provider."""
+        return sum(phone.provider is provider for phone in self.phones)
+
+    def without(self, provider: Provider) -> list[str]:
+        """List the untroubled users who have no phone at one provider."""
+        there = {phone.user for phone in self.phones if phone.provider is provider}
+        return [user for user in self.untroubled_users() if user not in there]
 
     def having(self, *fates: Fate) -> list[Phone]:
         """List the phones with one of these fates."""

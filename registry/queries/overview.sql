@@ -8,6 +8,14 @@ FROM pushfan.chunk k
 WHERE k.published_at IS NOT NULL AND k.lease_until > clock_timestamp()
 ORDER BY k.id
 
+-- name: announced
+-- Chunks whose message is on its way, or lost: nobody holds them.
+SELECT k.id AS chunk_id, k.fence
+FROM pushfan.chunk k
+WHERE k.published_at IS NOT NULL AND k.ready_at > clock_timestamp()
+  AND (k.lease_until IS NULL OR k.lease_until < clock_timestamp())
+ORDER BY k.id
+
 -- name: backlog
 -- For each channel and lane: open positions, those of them under a lease, and deliveries that wait for another try.
 -- A vector's length is read from its header, without fetching it. Retries are counted up to a limit for a channel:
