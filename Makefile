@@ -4,6 +4,8 @@
 #   make test                 install, then run all tests                                 TEST_ARGS='-k wire'
 #   make chaos                install, then kill, cut and flood until something gives  CHAOS_ARGS='--devices 20000'
 #   make check                install, then lint, types, floors, deploy files
+#   make bench                install, then measure what it costs here (an hour)          BENCH_ARGS='direct --quick'
+#   make bench-check          install, then compare a quick run's ratios with the recorded ones
 #   make install              .venv with Pushfan, its local servers and the developer's tools
 #
 #   PYTHON=python3.13         the interpreter to use; otherwise the first one that fits
@@ -13,13 +15,14 @@ PYTHON ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
 CHAOS_ARGS ?=
+BENCH_ARGS ?=
 JOBS = 2
 CANDIDATES = python3 python3.13 python3.12 python3.11 python3.14 python
 
 # A caller's modules must not stand in front of ours: the floors have everyday names.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help install demo test chaos check
+.PHONY: help install demo test chaos bench bench-check check
 
 help:
 	@sed -n '/^#/!q; s/^#$$//; s/^# //; p' Makefile
@@ -32,11 +35,16 @@ test: install
 
 chaos: install
 	@.venv/bin/python -m tests.chaos.tour $(CHAOS_ARGS)
+bench: install
+	@.venv/bin/python -m bench $(BENCH_ARGS)
+
+bench-check: install
+	@.venv/bin/python -m bench --check $(BENCH_ARGS)
 
 check: install
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy events providers registry workers gateway tests
+	.venv/bin/mypy events providers registry workers gateway bench tests
 	.venv/bin/python -m pytest -q tests/unit/test_floors.py
 	PATH="$$PWD/.venv/bin:$$PATH" sh deploy/check.sh
 

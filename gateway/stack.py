@@ -125,6 +125,10 @@ class Stack:
         """Add up what the workers have spent so far: parents, children, dispatchers."""
         return sum(session_cpu_seconds(self.children[name].pid) for name in (URGENT, REST))
 
+    def server_pids(self) -> dict[str, int]:
+        """Name the main processes of the servers that are ours, by the setting that holds their URL."""
+        return {name: server.pid for name, server in self._servers.items()}
+
     @property
     def has_own_database(self) -> bool:
         """The database is ours to start and stop, not one that was named."""

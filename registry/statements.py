@@ -14,7 +14,11 @@ _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 
 def load(room: str) -> Mapping[str, bytes]:
     """Read `queries/<room>.sql` as {name: SQL}. Bytes, since psycopg takes those as trusted text."""
-    text = files(__package__).joinpath("queries", f"{room}.sql").read_text(encoding="utf-8")
+    return parse(files(__package__).joinpath("queries", f"{room}.sql").read_text(encoding="utf-8"))
+
+
+def parse(text: str) -> Mapping[str, bytes]:
+    """Find the statements in a text of this form."""
     parts = _NAME.split(text)[1:]
     return {name: _without_prose(body) for name, body in zip(parts[::2], parts[1::2], strict=True)}
 
