@@ -507,8 +507,9 @@ $$;
 
 -- Take in an array of events in wire form, validated before. One row for each event, in its order:
 -- taken_in (new), repeated (known id, same content), conflict (known id, other content), unknown_app.
--- Keys are inserted in order, so that two callers with common keys do not deadlock; the answer is read by a
--- second statement, which sees keys that another transaction committed meanwhile.
+-- Keys are inserted in order, so that two callers with common keys do not deadlock, though notifications are numbered
+-- in the order of the events; the answer is read by a second statement, which sees keys that another transaction
+-- committed meanwhile.
 CREATE OR REPLACE FUNCTION pushfan.take_in(events jsonb)
 RETURNS TABLE (event_id text, notification_id bigint, status text)
 LANGUAGE plpgsql VOLATILE AS $$
@@ -516,15 +517,17 @@ LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     created bigint[];
 BEGIN
-    WITH incoming AS MATERIALIZED (
+    WITH incoming AS (
         SELECT DISTINCT ON (a.id, e.value ->> 'id' COLLATE "C")
-               a.id AS app_id, e.value ->> 'id' AS key, e.value ->> 'kind' AS kind, e.value AS event
+               a.id AS app_id, e.value ->> 'id' AS key, e.value ->> 'kind' AS kind, e.value AS event, e.ordinality
         FROM jsonb_array_elements(events) WITH ORDINALITY AS e
         JOIN pushfan.app a ON a.name = e.value ->> 'app'
         ORDER BY a.id, e.value ->> 'id' COLLATE "C", e.ordinality
+    ), numbered AS MATERIALIZED (
+        SELECT i.*, pushfan.next_notification_id() AS id FROM incoming i ORDER BY i.ordinality
     ), fresh AS (
         INSERT INTO pushfan.event_key AS k (app_id, key, notification_id, digest)
-        SELECT app_id, key, pushfan.next_notification_id(), pushfan.event_digest(event) FROM incoming
+        SELECT app_id, key, id, pushfan.event_digest(event) FROM numbered ORDER BY app_id, key COLLATE "C"
         ON CONFLICT DO NOTHING
         RETURNING k.app_id, k.key, k.notification_id
     ), stored AS (
@@ -543,7 +546,7 @@ BEGIN
                      WHERE s.value -> 'enabled' = 'false'),
                pushfan.event_expiry(i.event)
         FROM fresh
-        JOIN incoming i USING (app_id, key)
+        JOIN numbered i USING (app_id, key)
         LEFT JOIN pushfan.target t ON t.app_id = i.app_id AND t.kind = i.kind
               AND t.scope = coalesce(i.event ->> 'scope', 'app') AND t.name = i.event ->> i.kind
         RETURNING n.id
