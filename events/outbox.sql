@@ -370,6 +370,17 @@ BEGIN
         GRANT SELECT, INSERT, UPDATE, DELETE ON pushfan.outbox_relay TO pushfan_relay;
         GRANT SELECT ON pushfan.outbox_installation, pushfan.watched TO pushfan_relay;
     END IF;
+    -- In Pushfan's own database its workers' role moves, and its readers' role sees.
+    IF to_regclass('pushfan.schema_version') IS NOT NULL AND to_regrole('pushfan_worker') IS NOT NULL THEN
+        GRANT SELECT, DELETE ON pushfan.outbox TO pushfan_worker;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON pushfan.outbox_relay TO pushfan_worker;
+        GRANT SELECT ON pushfan.outbox_installation, pushfan.watched TO pushfan_worker;
+        REVOKE INSERT, UPDATE, DELETE ON pushfan.outbox_installation, pushfan.watched FROM pushfan_worker;
+    END IF;
+    IF to_regclass('pushfan.schema_version') IS NOT NULL AND to_regrole('pushfan_reader') IS NOT NULL THEN
+        GRANT SELECT ON pushfan.outbox, pushfan.outbox_relay, pushfan.outbox_installation, pushfan.watched
+            TO pushfan_reader;
+    END IF;
 END
 $$;
 
