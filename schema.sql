@@ -635,4 +635,4 @@ END
 $$;
 
 INSERT INTO pushfan.schema_version (version)
-SELECT 4 WHERE NOT EXISTS (SELECT FROM pushfan.schema_version);
+SELECT 5 WHERE NOT EXISTS (SELECT FROM pushfan.schema_version);

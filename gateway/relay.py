@@ -41,7 +41,10 @@ def run(context: Context, settings: Settings, *, apps: Sequence[str] = ()) -> in
         signal.signal(number, lambda *_: stop.set())
     wait_for_schema(settings)
     source = source_of(settings)
-    _wait_for_outbox(source, stop)
+    try:
+        _wait_for_outbox(source, stop)
+    finally:
+        source.close()  # it is opened again when used
     relay = Relay(context.door, source, name=f"{socket.gethostname()}.{os.getpid()}", apps=apps)
     log.info("relay_runs", outbox=source.address, apps=list(apps) or "all")
     relay.run(stop)
