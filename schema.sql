@@ -363,7 +363,7 @@ CREATE TABLE IF NOT EXISTS pushfan.delivery_default PARTITION OF pushfan.deliver
 -- Make the partitions of today and the next days. Created and then attached: CREATE … PARTITION OF would wait
 -- for open inserts.
 CREATE OR REPLACE FUNCTION pushfan.make_partitions(days integer) RETURNS void
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     day date;
     part text;
@@ -389,7 +389,7 @@ SELECT pushfan.make_partitions(2);
 
 -- Drop the days that are older than some days: a whole partition at a time, and none that somebody reads just now.
 CREATE OR REPLACE FUNCTION pushfan.drop_partitions(days integer) RETURNS integer
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     part text;
     dropped integer := 0;
@@ -507,24 +507,27 @@ $$;
 
 -- Take in an array of events in wire form, validated before. One row for each event, in its order:
 -- taken_in (new), repeated (known id, same content), conflict (known id, other content), unknown_app.
--- Keys are inserted in order, so that two callers with common keys do not deadlock; the answer is read by a
--- second statement, which sees keys that another transaction committed meanwhile.
+-- Keys are inserted in order, so that two callers with common keys do not deadlock, though notifications are numbered
+-- in the order of the events; the answer is read by a second statement, which sees keys that another transaction
+-- committed meanwhile. It runs with its owner's rights: who may call it may push, and needs no right on any table.
 CREATE OR REPLACE FUNCTION pushfan.take_in(events jsonb)
 RETURNS TABLE (event_id text, notification_id bigint, status text)
-LANGUAGE plpgsql VOLATILE AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     created bigint[];
 BEGIN
-    WITH incoming AS MATERIALIZED (
+    WITH incoming AS (
         SELECT DISTINCT ON (a.id, e.value ->> 'id' COLLATE "C")
-               a.id AS app_id, e.value ->> 'id' AS key, e.value ->> 'kind' AS kind, e.value AS event
+               a.id AS app_id, e.value ->> 'id' AS key, e.value ->> 'kind' AS kind, e.value AS event, e.ordinality
         FROM jsonb_array_elements(events) WITH ORDINALITY AS e
         JOIN pushfan.app a ON a.name = e.value ->> 'app'
         ORDER BY a.id, e.value ->> 'id' COLLATE "C", e.ordinality
+    ), numbered AS MATERIALIZED (
+        SELECT i.*, pushfan.next_notification_id() AS id FROM incoming i ORDER BY i.ordinality
     ), fresh AS (
         INSERT INTO pushfan.event_key AS k (app_id, key, notification_id, digest)
-        SELECT app_id, key, pushfan.next_notification_id(), pushfan.event_digest(event) FROM incoming
+        SELECT app_id, key, id, pushfan.event_digest(event) FROM numbered ORDER BY app_id, key COLLATE "C"
         ON CONFLICT DO NOTHING
         RETURNING k.app_id, k.key, k.notification_id
     ), stored AS (
@@ -543,7 +546,7 @@ BEGIN
                      WHERE s.value -> 'enabled' = 'false'),
                pushfan.event_expiry(i.event)
         FROM fresh
-        JOIN incoming i USING (app_id, key)
+        JOIN numbered i USING (app_id, key)
         LEFT JOIN pushfan.target t ON t.app_id = i.app_id AND t.kind = i.kind
               AND t.scope = coalesce(i.event ->> 'scope', 'app') AND t.name = i.event ->> i.kind
         RETURNING n.id
@@ -565,5 +568,71 @@ BEGIN
 END
 $$;
 
+-- ---------------------------------------------------------------------------------------------- rights
+
+-- Roles without a login, to be granted to those of your services. They belong to the whole server: whoever applies this
+-- without the right to make roles does without them, and services then connect as the owner.
+--     pushfan_worker  delivers: everything but keys, apps, and who is subscribed to what
+--     pushfan_api     takes in, registers and administers: everything but what was delivered, and who works
+--     pushfan_outbox  publishes inside its own transactions, and reads nothing
+--     pushfan_reader  reads, but no token and no secret
+-- What runs with its owner's rights is open to those alone who are named here.
+REVOKE ALL ON FUNCTION pushfan.take_in(jsonb), pushfan.make_partitions(integer), pushfan.drop_partitions(integer)
+    FROM PUBLIC;
+DO $$
+DECLARE
+    wanted name;
+    readable text;
+BEGIN
+    FOREACH wanted IN ARRAY ARRAY['pushfan_worker', 'pushfan_api', 'pushfan_outbox', 'pushfan_reader'] LOOP
+        IF to_regrole(wanted) IS NULL
+           AND (SELECT r.rolsuper OR r.rolcreaterole FROM pg_roles r WHERE r.rolname = current_user) THEN
+            BEGIN
+                EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL;  -- made by another database of this server, just now
+            END;
+        END IF;
+        IF to_regrole(wanted) IS NOT NULL THEN
+            EXECUTE format('GRANT USAGE ON SCHEMA pushfan TO %I', wanted);
+        END IF;
+    END LOOP;
+    IF to_regrole('pushfan_worker') IS NOT NULL THEN
+        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pushfan TO pushfan_worker;
+        GRANT USAGE ON ALL SEQUENCES IN SCHEMA pushfan TO pushfan_worker;
+        REVOKE ALL ON pushfan.api_key FROM pushfan_worker;
+        REVOKE INSERT, UPDATE, DELETE ON pushfan.schema_version, pushfan.app, pushfan.target, pushfan.subscription
+            FROM pushfan_worker;
+        REVOKE INSERT, DELETE ON pushfan.channel FROM pushfan_worker;
+        GRANT EXECUTE ON FUNCTION pushfan.take_in(jsonb), pushfan.make_partitions(integer),
+            pushfan.drop_partitions(integer) TO pushfan_worker;
+    END IF;
+    IF to_regrole('pushfan_api') IS NOT NULL THEN
+        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pushfan TO pushfan_api;
+        GRANT USAGE ON ALL SEQUENCES IN SCHEMA pushfan TO pushfan_api;
+        REVOKE INSERT, UPDATE, DELETE ON pushfan.schema_version, pushfan.worker FROM pushfan_api;
+        -- A user or an app may be forgotten; no outcome may be made up.
+        REVOKE INSERT, UPDATE ON pushfan.delivery FROM pushfan_api;
+        GRANT EXECUTE ON FUNCTION pushfan.take_in(jsonb) TO pushfan_api;
+    END IF;
+    IF to_regrole('pushfan_outbox') IS NOT NULL THEN
+        GRANT EXECUTE ON FUNCTION pushfan.take_in(jsonb) TO pushfan_outbox;
+    END IF;
+    IF to_regrole('pushfan_reader') IS NOT NULL THEN
+        FOR readable IN
+            SELECT format('GRANT SELECT (%s) ON pushfan.%I TO pushfan_reader',
+                          string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum), c.relname)
+            FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+            WHERE c.relnamespace = 'pushfan'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+              AND a.attname !~ '^(tokens?|hash|secrets?)$'
+            GROUP BY c.relname
+        LOOP
+            EXECUTE readable;
+        END LOOP;
+        GRANT SELECT ON pushfan.delivery_default TO pushfan_reader;
+    END IF;
+END
+$$;
+
 INSERT INTO pushfan.schema_version (version)
-SELECT 4 WHERE NOT EXISTS (SELECT FROM pushfan.schema_version);
+SELECT 5 WHERE NOT EXISTS (SELECT FROM pushfan.schema_version);

@@ -8,7 +8,18 @@ from __future__ import annotations
 from .event import BucketWrite, Change, DirectPush, Event, TopicMessage
 from .message import InterruptionLevel, Message, OnUnknown, Priority
 from .names import Lane
-from .publisher import Conflict, Publisher, PublishError, PublishFailed, Queued, TakenIn, UnknownApp
+from .outbox import outbox_sql
+from .publisher import (
+    Conflict,
+    InOutbox,
+    NotInstalled,
+    Publisher,
+    PublishError,
+    PublishFailed,
+    Queued,
+    TakenIn,
+    UnknownApp,
+)
 from .validation import InvalidEvent, Problem
 from .wire import decode, encode
 
@@ -18,10 +29,12 @@ __all__ = [
     "Conflict",
     "DirectPush",
     "Event",
+    "InOutbox",
     "InterruptionLevel",
     "InvalidEvent",
     "Lane",
     "Message",
+    "NotInstalled",
     "OnUnknown",
     "Priority",
     "Problem",
@@ -34,4 +47,5 @@ __all__ = [
     "UnknownApp",
     "decode",
     "encode",
+    "outbox_sql",
 ]

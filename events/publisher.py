@@ -3,7 +3,8 @@
 PublishError
 ├── PublishFailed    the broker did not confirm; publish again with the same id
 ├── Conflict         the id was used before, with other content
-└── UnknownApp       nobody has added this app to Pushfan
+├── UnknownApp       nobody has added this app to Pushfan
+└── NotInstalled     the database has neither Pushfan's schema nor its outbox
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, Self
+from enum import Enum
+from typing import Any, ClassVar, Final, Protocol, Self
+from weakref import WeakKeyDictionary
 
 from .broker import Broker, BrokerFailed, Task
 from .event import BucketWrite, DirectPush, Event, TopicMessage
@@ -25,6 +28,18 @@ _BYTES_IN_A_MESSAGE: Final = 256 * 1024
 _IDS_IN_A_SUMMARY: Final = 3
 _TASK_IDS: Final = uuid.UUID("4d0c1a52-2f2b-5f0e-9a43-0d2f5d0f7a11")
 _TAKE_IN: Final = "SELECT event_id, notification_id, status FROM pushfan.take_in(%s::jsonb)"
+_PUT: Final = "INSERT INTO pushfan.outbox (event) VALUES (%s::jsonb)"
+# Asked of the catalog, which everybody may read: a call that fails would spoil the caller's transaction. A role that
+# may not take in, in Pushfan's own database, can be one that may only write to the outbox.
+_FIND_DOORS: Final = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+               WHERE n.nspname = 'pushfan' AND p.proname = 'take_in') AS has_intake,
+       EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+               WHERE n.nspname = 'pushfan' AND p.proname = 'take_in'
+                 AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')) AS may_take_in,
+       EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = 'pushfan' AND c.relname = 'outbox') AS has_outbox
+"""
 
 
 class PublishError(Exception):
@@ -76,6 +91,16 @@ class UnknownApp(PublishError):
         return f"Pushfan knows no app {self.app}; an operator adds it with: pushfan app add {self.app}"
 
 
+class NotInstalled(PublishError):
+    """The connection's database has neither Pushfan's schema nor its outbox; the transaction is still usable."""
+
+    def __str__(self) -> str:
+        return (
+            "this database has neither Pushfan's schema nor its outbox; "
+            "who owns it installs the outbox with: pushfan outbox install --url postgresql://..."
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queued:
     """The broker has the event. It is taken in when a worker has read it; a broker may lose it before."""
@@ -93,6 +118,26 @@ class TakenIn:
     id: str
     notification_id: int
     is_repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InOutbox:
+    """The event is a row of the outbox in the caller's transaction: nothing is lost once that commits.
+
+    It is taken in when a relay has moved it: only then has it a notification, and is an id seen to be repeated.
+    """
+
+    id: str
+
+    notification_id: ClassVar[None] = None
+    is_repeated: ClassVar[bool] = False
+
+
+class _Door(Enum):
+    """Where `publish_in_transaction` writes to."""
+
+    INTAKE = "intake"
+    OUTBOX = "outbox"
 
 
 class Connection(Protocol):
@@ -114,6 +159,7 @@ class Publisher:
     def __init__(self, url: str | None = None, *, app: str | None = None, ca_file: str | None = None) -> None:
         self._broker = None if url is None else Broker(url, ca_file=ca_file)
         self._app = app
+        self._doors: WeakKeyDictionary[Connection, _Door] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
         return f"Publisher({self._broker.name if self._broker else None!r}, app={self._app!r})"
@@ -142,21 +188,36 @@ class Publisher:
             raise PublishFailed(self._broker.name, error.reason, is_uncertain=error.is_uncertain) from error
         return [Queued(id=event.id) for event in checked]
 
-    def publish_in_transaction(self, connection: Connection, event: Event) -> TakenIn:
-        """Take the event in as part of the transaction that is open on the caller's connection.
+    def publish_in_transaction(self, connection: Connection, event: Event) -> TakenIn | InOutbox:
+        """Publish the event as part of the transaction that is open on the caller's connection, who commits.
 
-        One statement; the caller commits. The role needs EXECUTE on `pushfan.take_in`.
-        Raises `Conflict` and `UnknownApp`, which leave the transaction usable.
+        In Pushfan's own database it is taken in, at once; in any other that has the outbox it is put there, and a
+        relay takes it in after the commit. The role needs EXECUTE on `pushfan.take_in`, or INSERT on `pushfan.outbox`.
+        Raises `Conflict`, `UnknownApp` (these two only in Pushfan's own database) and `NotInstalled`, which leave the
+        transaction usable. One statement, and another to find the way the first time on a connection.
         """
         (checked,) = check_events([event], self._app)
         with connection.cursor() as cursor:
+            if self._door_of(connection, cursor) is _Door.OUTBOX:
+                cursor.execute(_PUT, (json.dumps(encode(checked)),))
+                return InOutbox(id=checked.id)
             cursor.execute(_TAKE_IN, (json.dumps([encode(checked)]),))
-            _, notification_id, status = _first_row(cursor)
+            _, notification_id, status = _first_row(cursor, "event_id", "notification_id", "status")
         if status == "conflict":
             raise Conflict(checked.id)
         if status == "unknown_app":
             raise UnknownApp(checked.app)
         return TakenIn(id=checked.id, notification_id=notification_id, is_repeated=status == "repeated")
+
+    def _door_of(self, connection: Connection, cursor: Any) -> _Door:
+        """Find out where a connection's events go, once, if the connection can be remembered."""
+        try:
+            known = self._doors.get(connection)
+        except TypeError:  # a pool's proxy that takes no weak references
+            return _find_door(cursor)
+        if known is None:
+            known = self._doors[connection] = _find_door(cursor)
+        return known
 
     def close(self) -> None:
         """Close the connections to the broker. The publisher can still be used."""
@@ -210,9 +271,15 @@ def _summary(group: Sequence[Mapping[str, Any]]) -> str:
     return f"{count}, app {apps}: {ids}{more}"
 
 
-def _first_row(cursor: Any) -> tuple[Any, Any, Any]:
+def _find_door(cursor: Any) -> _Door:
+    cursor.execute(_FIND_DOORS)
+    has_intake, may_take_in, has_outbox = _first_row(cursor, "has_intake", "may_take_in", "has_outbox")
+    if not (has_intake or has_outbox):
+        raise NotInstalled
+    return _Door.INTAKE if may_take_in or not has_outbox else _Door.OUTBOX
+
+
+def _first_row(cursor: Any, *names: str) -> tuple[Any, ...]:
     """Read the row whichever way the caller's connection makes rows: tuples or dictionaries."""
     row = cursor.fetchone()
-    if isinstance(row, Mapping):
-        return row["event_id"], row["notification_id"], row["status"]
-    return row[0], row[1], row[2]
+    return tuple(row[name] for name in names) if isinstance(row, Mapping) else tuple(row)

@@ -125,7 +125,7 @@ class Context:
         if url is None:
             self._refuse_stale()
             url = self.settings.require_database_url()
-        _check_url(url)
+        check_url(url)
         return Database(url, application_name="pushfan cli")
 
     @cached_property
@@ -188,7 +188,7 @@ class Context:
             )
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str, name: str = "PUSHFAN_DATABASE_URL") -> None:
     """Refuse what cannot be a connection URL, without repeating it: it may hold a password."""
     from urllib.parse import urlsplit
 
@@ -205,7 +205,7 @@ def _check_url(url: str) -> None:
         is_fit = False
     if not is_fit:
         raise SettingsError(
-            "PUSHFAN_DATABASE_URL is no PostgreSQL URL such as postgresql://user:password@host:5432/pushfan"
+            f"{name} is no PostgreSQL URL such as postgresql://user:password@host:5432/pushfan"
         )
 
 

@@ -1,7 +1,7 @@
 """Notifications: taking events in, planning their fan-out, cancelling, and telling what became of them.
 
 1. `take_in` stores each event once for its (app, id).
-2. `plan` resolves recipients to devices and freezes them into chunks: small direct pushes all at once, everything
+2. `plan_new` resolves recipients to devices and freezes them into chunks: small notifications all at once, everything
    else by pages of users, the first page at once.
 3. `due_plans` names the notifications whose further pages wait.
 4. A notification is finished when its last page is planned and each of its deliveries has a final outcome.
@@ -145,9 +145,9 @@ def take_in(connection: Connection, events: Sequence[Mapping[str, Any]]) -> list
 def plan_new(
     connection: Connection, notification_ids: Sequence[int], *, chunk_size: int, page_size: int
 ) -> FirstPages:
-    """Plan notifications just taken in: direct pushes wholly, others their first page."""
+    """Plan notifications just taken in: small ones wholly and together, others their first page."""
     row = connection.execute(
-        _SQL["plan_direct"], {"ids": list(notification_ids), "chunk_size": chunk_size, "page_size": page_size}
+        _SQL["plan_small"], {"ids": list(notification_ids), "chunk_size": chunk_size, "page_size": page_size}
     ).fetchone()
     assert row is not None
     channels, unplanned = set(row["channel_ids"]), []

@@ -1,7 +1,8 @@
 """Bring a database to this version's schema, and tell whether it is there.
 
 An empty database gets `schema.sql`, which is the whole. An older one first gets the numbered files of `migrations/`
-that it lacks, and then `schema.sql` too, which makes nothing that is there. Both ways end equal.
+that it lacks, and then `schema.sql` too, which makes nothing that is there. Both ways end equal. The outbox, which
+has a version of its own, comes last.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from importlib.resources import files
 from pathlib import Path
 
 import psycopg
+
+from events import outbox_sql
 
 from .database import Connection, Database
 from .errors import SchemaMismatch
@@ -54,6 +57,7 @@ def apply(database: Database) -> int:
         # Read again: another process may have applied while this one waited for its turn.
         _migrate(connection, version(database))
         connection.execute(schema_sql().encode())
+        connection.execute(outbox_sql().encode())
     return VERSION
 
 

@@ -18,6 +18,7 @@ import pytest
 import redis
 from psycopg import sql
 
+from events import outbox_sql
 from gateway.local import start_postgres, start_valkey
 
 SCHEMA = Path(__file__).resolve().parent.parent / "schema.sql"
@@ -51,19 +52,20 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
 
 @pytest.fixture(scope="session")
 def template_database(postgres_server: Server) -> Iterator[str]:
-    """Give the name of a database that holds schema.sql and nothing else."""
+    """Give the name of a database that holds what `pushfan db apply` makes and nothing else."""
     name = f"pushfan_template_{secrets.token_hex(4)}"
     with psycopg.connect(postgres_server.url, autocommit=True) as server:
         server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         with psycopg.connect(database_at(postgres_server, name), autocommit=True) as connection:
             connection.execute(SCHEMA.read_bytes())
+            connection.execute(outbox_sql().encode())
         yield name
         server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
 def database_url(postgres_server: Server, template_database: str) -> Iterator[str]:
-    """Give the URL of a database of this test's own, with schema.sql applied."""
+    """Give the URL of a database of this test's own, made ready."""
     template = sql.Identifier(template_database)
     name = f"{template_database}_{next(_NUMBERS)}"
     with psycopg.connect(postgres_server.url, autocommit=True) as server:

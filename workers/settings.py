@@ -29,6 +29,10 @@ class Settings(BaseModel):
     database_url: str | None = Field(
         default=None, description="PostgreSQL, as postgresql://user:password@host:port/database"
     )
+    outbox_url: str | None = Field(
+        default=None,
+        description="The PostgreSQL whose outbox `pushfan relay` moves; Pushfan's own if not set",
+    )
     broker_url: str | None = Field(
         default=None, description="The broker: redis:// (Redis or Valkey), amqp:// (RabbitMQ) or memory://"
     )

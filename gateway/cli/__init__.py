@@ -20,6 +20,7 @@ from . import (
     device,
     doctor,
     notification,
+    outbox,
     process,
     send,
     status,
@@ -32,8 +33,14 @@ from .command import Root
 __all__ = ["cli", "main"]
 
 _SECTIONS: Final[dict[str, dict[str, click.Command]]] = {
-    "Run": {"up": process.up, "demo": process.demo, "worker": process.worker, "simulate": process.simulate},
-    "Set up": {"db": db.group, "app": app.group, "channel": channel.group},
+    "Run": {
+        "up": process.up,
+        "demo": process.demo,
+        "worker": process.worker,
+        "relay": outbox.relay,
+        "simulate": process.simulate,
+    },
+    "Set up": {"db": db.group, "outbox": outbox.group, "app": app.group, "channel": channel.group},
     "Register": {
         "device": device.group,
         "subscribe": subscription.subscribe,

@@ -6,24 +6,42 @@ SELECT event_id, notification_id, status FROM pushfan.take_in(%(events)s)
 -- An id may be held by a transaction that a producer keeps open: others' events must not wait for that.
 SET LOCAL lock_timeout = '300ms'
 
--- name: plan_direct
--- Plan direct pushes at once, all users of each: one pass over the registry, chunks bundle the deliveries of
--- many small notifications. OFFSET 0 keeps the look-up of a user's devices one by its index: as a plain join, and
--- before the first ANALYZE, it read all devices of the app for each notification.
-WITH fresh AS MATERIALIZED (
-    SELECT n.id, n.app_id, n.lane, n.recipients, n.excluded_user, n.excluded_providers, n.expires_at
+-- name: plan_small
+-- Plan small notifications at once, all users of each: one pass over the registry, chunks bundle the deliveries of
+-- many. Small are direct pushes of less than a page, and writes and messages whose subscribers, counted on from one
+-- to the next, are less than a page together. OFFSET 0 keeps the look-up of a user's devices one by its index: as a
+-- plain join, and before the first ANALYZE, it read all devices of the app for each notification.
+WITH held AS MATERIALIZED (
+    SELECT n.id, n.app_id, n.kind, n.lane, n.target_id, n.recipients, n.excluded_user, n.excluded_providers,
+           n.expires_at
     FROM pushfan.notification n
-    WHERE n.id = ANY (%(ids)s) AND n.recipients IS NOT NULL AND cardinality(n.recipients) < %(page_size)s
-      AND n.planned_at IS NULL AND n.cancelled_at IS NULL
+    WHERE n.id = ANY (%(ids)s) AND n.planned_at IS NULL AND n.cancelled_at IS NULL
     ORDER BY n.id
     FOR NO KEY UPDATE
+), counted AS (
+    SELECT h.*, coalesce(cardinality(h.recipients), s.users) AS users,
+           CASE WHEN h.recipients IS NULL
+                THEN sum(s.users) OVER (PARTITION BY h.recipients IS NULL ORDER BY h.id) END AS users_so_far
+    FROM held h
+    LEFT JOIN (
+        SELECT t.target_id, (SELECT count(*)::integer FROM (
+            SELECT FROM pushfan.subscription s WHERE s.target_id = t.target_id LIMIT %(page_size)s) AS l) AS subscribers
+        FROM (SELECT DISTINCT h.target_id FROM held h WHERE h.recipients IS NULL) AS t
+    ) AS t ON t.target_id = h.target_id
+    CROSS JOIN LATERAL (SELECT coalesce(t.subscribers, 0) AS users) AS s
+), fresh AS MATERIALIZED (
+    SELECT c.* FROM counted c WHERE coalesce(c.users_so_far, c.users) < %(page_size)s
 ), addressed AS MATERIALIZED (
     SELECT f.id AS notification_id, f.app_id, f.lane, f.expires_at, d.id AS device_id, d.channel_id
     FROM fresh f
-    CROSS JOIN LATERAL unnest(f.recipients) AS r (user_id)
+    CROSS JOIN LATERAL (
+        SELECT u.user_id COLLATE "C" AS user_id FROM unnest(f.recipients) AS u (user_id)
+        UNION ALL
+        SELECT s.user_id FROM pushfan.subscription s WHERE f.recipients IS NULL AND s.target_id = f.target_id
+    ) AS r
     CROSS JOIN LATERAL (
         SELECT o.id, o.channel_id FROM pushfan.device o
-        WHERE o.app_id = f.app_id AND o.user_id = r.user_id COLLATE "C" AND o.state IN ('active', 'suspect')
+        WHERE o.app_id = f.app_id AND o.user_id = r.user_id AND o.state IN ('active', 'suspect')
         OFFSET 0
     ) AS d
     JOIN pushfan.channel c ON c.id = d.channel_id AND c.provider <> ALL (f.excluded_providers)
@@ -44,8 +62,9 @@ WITH fresh AS MATERIALIZED (
     RETURNING channel_id
 ), planned AS (
     UPDATE pushfan.notification n
-    SET planned_at = clock_timestamp(), users = cardinality(f.recipients), devices = coalesce(a.devices, 0),
-        warning = CASE WHEN a.devices IS NULL THEN 'none of the users has a device' END,
+    SET planned_at = clock_timestamp(), users = f.users, devices = coalesce(a.devices, 0),
+        warning = CASE WHEN f.users = 0 THEN 'nobody is subscribed to this ' || f.kind
+                       WHEN a.devices IS NULL THEN 'none of the users has a device' END,
         finished_at = CASE WHEN a.devices IS NULL THEN clock_timestamp() END
     FROM fresh f LEFT JOIN (
         SELECT notification_id, count(*)::integer AS devices FROM addressed GROUP BY notification_id

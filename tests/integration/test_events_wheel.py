@@ -77,7 +77,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     modules = {path.name for path in (ROOT / "events").glob("*.py")}
     installed = {name for name in names if ".dist-info/" not in name}
-    assert installed == {f"pushfan_events/{name}" for name in modules | {"py.typed"}}
+    assert installed == {f"pushfan_events/{name}" for name in modules | {"outbox.sql", "py.typed"}}
 
 
 @pytest.mark.timeout(2 * INSTALLATION_SECONDS)

@@ -28,7 +28,7 @@ def test_chunk_whose_lease_ended_comes_before_everything_that_waits(scene: Scene
     assert again.chunk_id == first.chunk_id
 
 
-@pytest.mark.parametrize("statement", ["plan_direct", "plan_page"])
+@pytest.mark.parametrize("statement", ["plan_small", "plan_page"])
 def test_devices_of_a_recipient_are_looked_up_by_index_without_statistics(
     scene: Scene, statement: str
 ) -> None:

@@ -251,6 +251,27 @@ def test_small_direct_pushes_share_chunks(scene: Scene) -> None:
     scene.assert_conserved()
 
 
+def test_small_targets_are_planned_together_up_to_a_page(scene: Scene) -> None:
+    """What a watched table writes is many events to few subscribers; what exceeds a page goes page by page."""
+    scene.install(["a", "b", "c"])
+    scene.subscribe(["a", "b", "c"])
+    ids = scene.take_in(*(news(actor="b") for _ in range(4)), news(topic="nobody"))
+    pages = scene.plan(*ids, page_size=10)
+    assert pages.unplanned == []
+    found = [scene.find(notification_id) for notification_id in ids]
+    assert [(one.users, one.devices) for one in found] == [(3, 2)] * 4 + [(0, 0)]
+    assert [one.warning for one in found] == [None] * 4 + ["nobody is subscribed to this topic"]
+    positions = scene.run(
+        "SELECT notification_ids, cardinality(device_ids) AS devices FROM pushfan.chunk ORDER BY id"
+    )
+    assert positions[0] == {
+        "notification_ids": [ids[0], ids[0], ids[1], ids[1], ids[2], ids[2]],
+        "devices": 6,
+    }
+    assert positions[1] == {"notification_ids": [ids[3]], "devices": 2}
+    scene.assert_conserved()
+
+
 def test_chunk_size_one_gives_one_chunk_for_each_device(scene: Scene) -> None:
     """The smallest chunk is a delivery."""
     scene.broadcast(4, chunk_size=1)
