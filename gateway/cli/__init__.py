@@ -19,6 +19,7 @@ from . import (
     dead_letter,
     device,
     doctor,
+    key,
     notification,
     process,
     send,
@@ -32,8 +33,14 @@ from .command import Root
 __all__ = ["cli", "main"]
 
 _SECTIONS: Final[dict[str, dict[str, click.Command]]] = {
-    "Run": {"up": process.up, "demo": process.demo, "worker": process.worker, "simulate": process.simulate},
-    "Set up": {"db": db.group, "app": app.group, "channel": channel.group},
+    "Run": {
+        "up": process.up,
+        "demo": process.demo,
+        "worker": process.worker,
+        "api": process.api,
+        "simulate": process.simulate,
+    },
+    "Set up": {"db": db.group, "app": app.group, "channel": channel.group, "key": key.group},
     "Register": {
         "device": device.group,
         "subscribe": subscription.subscribe,
