@@ -26,7 +26,7 @@ _VERBATIM: Final = {"ignore_unknown_options": True, "allow_interspersed_args": F
 def up(*, persist: Path | None, simulate: bool) -> int:
     """Run everything here, until Ctrl-C.
 
-    That is a database, a broker, workers and Flower.
+    That is a database, a broker, workers, the HTTP API and Flower.
 
     PUSHFAN_DATABASE_URL and PUSHFAN_BROKER_URL put servers of yours in the place of the built-in ones.
     """

@@ -26,7 +26,20 @@ from registry.errors import (
 )
 from workers.settings import Settings
 
-from . import event_schema, events, operation, reference
+from . import (
+    apps,
+    channels,
+    devices,
+    event_schema,
+    events,
+    feedback,
+    keys,
+    notifications,
+    operation,
+    reference,
+    targets,
+    users,
+)
 from .desk import open_desk
 from .guard import Guard
 from .metrics import Metrics
@@ -35,7 +48,20 @@ from .problem import KINDS, MEDIA_TYPE, Fault, Problem, invalid
 
 log = structlog.get_logger()
 
-_ROUTERS: Final = (events.router, operation.router, reference.router)
+_ROUTERS: Final = (
+    events.router,
+    notifications.router,
+    devices.router,
+    users.router,
+    targets.topics,
+    targets.buckets,
+    feedback.router,
+    channels.router,
+    keys.router,
+    apps.router,
+    operation.router,
+    reference.router,
+)
 _ABOUT: Final = """One event, a push notification on every device of every recipient.
 
 Every call needs a key (`pushfan key create`): `Authorization: Bearer pfk_…`. Refusals are RFC 9457 problems."""

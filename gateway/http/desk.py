@@ -86,7 +86,9 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
 
 def _without_patience(settings: Settings) -> Settings:
     """Do without a broker where none is named: the dispatcher finds the work."""
-    return settings if settings.broker_url else settings.model_copy(update={"broker_url": "memory://"})
+    return (
+        settings if settings.broker_url else settings.model_copy(update={"broker_url": "memory://localhost/"})
+    )
 
 
 async def _do_chores(desk: Desk) -> None:
