@@ -3,7 +3,8 @@
 PublishError
 ├── PublishFailed    the broker did not confirm; publish again with the same id
 ├── Conflict         the id was used before, with other content
-└── UnknownApp       nobody has added this app to Pushfan
+├── UnknownApp       nobody has added this app to Pushfan
+└── Refused          over HTTP (`http_publisher`): the key may not do that, or some events are at fault
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ class PublishFailed(PublishError):
         what = (
             "it may have taken some of the events" if self.is_uncertain else "it has taken none of the events"
         )
+        who = self.broker if self.broker.startswith("http") else f"the broker {self.broker}"
         return (
-            f"the broker {self.broker} did not confirm, {what}; "
-            f"publishing them again with the same ids is safe ({self.reason})"
+            f"{who} did not confirm, {what}; publishing them again with the same ids is safe ({self.reason})"
         )
 
 

@@ -9,7 +9,7 @@ Another app's key is told that there is nothing, in the words for what there is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from ipaddress import ip_address
@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import unquote
 
 from fastapi import Depends
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
 from events.names import Lane
+from events.validation import did_you_mean
 from registry.apps import App
 from registry.keys import Key, Role
 
@@ -96,14 +98,32 @@ class GuardedRoute(APIRoute):
         """Put the guard in front of FastAPI's handler."""
         handle = super().get_route_handler()
         access = access_of(self.endpoint)
+        known = set(_query_names(self.dependant))
 
         async def guarded(request: Request) -> Response:
             request.state.caller = await admit(request, access)
+            _refuse_unknown(request, known)
             # Before FastAPI does, which would call a body that is too large unreadable.
             await request.body()
             return await handle(request)
 
         return guarded
+
+
+def _query_names(dependant: Dependant) -> Iterator[str]:
+    yield from (parameter.alias for parameter in dependant.query_params)
+    for inner in dependant.dependencies:
+        yield from _query_names(inner)
+
+
+def _refuse_unknown(request: Request, known: Collection[str]) -> None:
+    """Refuse parameters that mean nothing here: a mistyped one would silently be left out."""
+    unknown = sorted(set(request.query_params) - set(known))
+    if unknown:
+        raise invalid(
+            Fault(parameter=name, code="unknown", detail=f"is not a parameter{did_you_mean(name, known)}")
+            for name in unknown
+        )
 
 
 def _caller_of(request: Request) -> Caller:

@@ -188,4 +188,10 @@ _HANDLERS: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
     DatabaseUnavailable: _of_database,
     RegistryError: lambda error: Problem("conflict", str(error)),
     psycopg.OperationalError: _of_database,
+    # NUL, above all, which no text of PostgreSQL holds.
+    psycopg.DataError: lambda _: invalid(
+        [Fault(detail="a value holds what cannot be stored", code="characters")]
+    ),
+    # Its text may hold what was sent: the guard logs the type and the place.
+    Exception: lambda _: Problem("internal", "this is a defect in Pushfan; its log says more"),
 }

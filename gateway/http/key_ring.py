@@ -13,6 +13,7 @@ from typing import Final, Generic, TypeVar
 
 from registry import apps, keys
 from registry.apps import App
+from registry.checks import APP_NAME, Problems
 from registry.errors import NotFound
 from registry.keys import Key
 
@@ -64,7 +65,9 @@ class KeyRing:
 
     async def app(self, name: str) -> App | None:
         """Find an app by its name."""
-        return await self._apps.find(name)
+        problems = Problems()
+        APP_NAME(name, "app", problems)
+        return None if problems.found else await self._apps.find(name)
 
     async def write_down(self) -> None:
         """Store when keys were used since the last call."""

@@ -20,8 +20,6 @@ class Served:
 
     def __init__(self, application: ASGIApp, *, client: tuple[str, int], scheme: str = "http") -> None:
         self.application = application
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         transport = httpx.ASGITransport(application, raise_app_exceptions=False, client=client)
         self._client = httpx.AsyncClient(transport=transport, base_url=f"{scheme}://pushfan.test")
         self._life: asyncio.Task[None]
@@ -29,6 +27,8 @@ class Served:
         self._heard: asyncio.Queue[Any] = asyncio.Queue()
 
     def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._run(self._live("startup"))
         return self
