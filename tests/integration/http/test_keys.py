@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import pytest
 
 from gateway.http import key_ring
-from tests.integration.http.house import HELLO, House
+from registry.database import Database
+from tests.integration.http.house import HELLO, House, serve, settings_for
 
 U7 = {"kind": "direct", "users": ["u7"], "message": HELLO}
 
@@ -62,3 +64,17 @@ def test_every_answer_has_security_headers(house: House) -> None:
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert "strict-transport-security" not in answer.headers
+
+
+def test_key_that_asks_too_often_is_told_when_to_come_again(database_url: str, tmp_path: Path) -> None:
+    """The rate is each caller's own."""
+    settings, database = settings_for(database_url, tmp_path, api_rate=1), Database(database_url)
+    with serve(settings) as client:
+        house = House(settings=settings, database=database, client=client)
+        statuses = [house.get("/v1/notifications").status_code for _ in range(4)]
+        assert statuses[0] == 200
+        assert 429 in statuses
+        refused = house.get("/v1/notifications")
+        assert (refused.json()["retry"], int(refused.headers["retry-after"]) >= 1) == (True, True)
+        assert house.get("/v1/notifications", by="other").status_code == 200
+    database.close()
