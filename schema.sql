@@ -45,21 +45,33 @@ CREATE TABLE IF NOT EXISTS pushfan.app (
     CONSTRAINT app_name_check CHECK (name ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$')
 );
 
+-- Who may use the HTTP API. The secret is random and shown once; here is only its hash. Keys of one app and name are
+-- successors: two of them may be active, while callers change over.
 CREATE TABLE IF NOT EXISTS pushfan.api_key (
     id            integer     GENERATED ALWAYS AS IDENTITY,
-    app_id        integer     NOT NULL,
+    -- null: an operator's key, for all apps
+    app_id        integer,
+    name          text        NOT NULL,
+    -- the visible beginning of the secret, by which people call the key
     prefix        text        NOT NULL,
     hash          bytea       NOT NULL,
-    role          text        NOT NULL,
+    roles         text[]      NOT NULL,
     lanes         text[]      NOT NULL DEFAULT '{urgent,normal,bulk}',
     created_at    timestamptz NOT NULL DEFAULT now(),
+    -- as of a minute ago
     last_used_at  timestamptz,
+    -- from this instant on, which may be to come, the key opens nothing
     revoked_at    timestamptz,
     CONSTRAINT api_key_pkey PRIMARY KEY (id),
     CONSTRAINT api_key_hash_key UNIQUE (hash),
+    CONSTRAINT api_key_prefix_key UNIQUE (prefix),
     CONSTRAINT api_key_app_fkey FOREIGN KEY (app_id) REFERENCES pushfan.app (id) ON DELETE CASCADE,
-    CONSTRAINT api_key_role_check CHECK (role IN ('publish', 'register', 'admin'))
+    CONSTRAINT api_key_name_check CHECK (name ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$'),
+    CONSTRAINT api_key_roles_check CHECK (roles <@ '{publish,register,admin}' AND cardinality(roles) > 0),
+    CONSTRAINT api_key_lanes_check CHECK (lanes <@ '{urgent,normal,bulk}' AND cardinality(lanes) > 0)
 );
+-- a name's active keys, an app's keys
+CREATE INDEX IF NOT EXISTS api_key_name_idx ON pushfan.api_key (app_id, name);
 
 -- One app's way to one provider. `secrets` holds references ("file:…", "env:…"), never secrets.
 CREATE TABLE IF NOT EXISTS pushfan.channel (
@@ -159,9 +171,12 @@ CREATE TABLE IF NOT EXISTS pushfan.target (
     scope       text        NOT NULL DEFAULT 'app',
     name        text        NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT now(),
+    -- who subscribes users: their backend alone, or also users themselves (of a user's own target: its owner)
+    admits      text        NOT NULL DEFAULT 'backend',
     CONSTRAINT target_pkey PRIMARY KEY (id),
     CONSTRAINT target_name_key UNIQUE (app_id, kind, scope, name),
     CONSTRAINT target_app_fkey FOREIGN KEY (app_id) REFERENCES pushfan.app (id) ON DELETE CASCADE,
+    CONSTRAINT target_admits_check CHECK (admits IN ('backend', 'users')),
     CONSTRAINT target_kind_check CHECK (kind IN ('bucket', 'topic')),
     CONSTRAINT target_scope_check CHECK (scope ~ '^(app|(group|user|thing):.+)$')
 );

@@ -6,6 +6,7 @@ Needs only the standard library; publishing over a broker also needs kombu, whic
 from __future__ import annotations
 
 from .event import BucketWrite, Change, DirectPush, Event, TopicMessage
+from .http_publisher import HttpPublisher, Refused
 from .message import InterruptionLevel, Message, OnUnknown, Priority
 from .names import Lane
 from .outbox import outbox_sql
@@ -29,6 +30,7 @@ __all__ = [
     "Conflict",
     "DirectPush",
     "Event",
+    "HttpPublisher",
     "InOutbox",
     "InterruptionLevel",
     "InvalidEvent",
@@ -42,6 +44,7 @@ __all__ = [
     "PublishFailed",
     "Publisher",
     "Queued",
+    "Refused",
     "TakenIn",
     "TopicMessage",
     "UnknownApp",

@@ -4,7 +4,8 @@ PublishError
 ├── PublishFailed    the broker did not confirm; publish again with the same id
 ├── Conflict         the id was used before, with other content
 ├── UnknownApp       nobody has added this app to Pushfan
-└── NotInstalled     the database has neither Pushfan's schema nor its outbox
+├── NotInstalled     the database has neither Pushfan's schema nor its outbox
+└── Refused          over HTTP (`http_publisher`): the key may not do that, or some events are at fault
 """
 
 from __future__ import annotations
@@ -63,9 +64,9 @@ class PublishFailed(PublishError):
         what = (
             "it may have taken some of the events" if self.is_uncertain else "it has taken none of the events"
         )
+        who = self.broker if self.broker.startswith("http") else f"the broker {self.broker}"
         return (
-            f"the broker {self.broker} did not confirm, {what}; "
-            f"publishing them again with the same ids is safe ({self.reason})"
+            f"{who} did not confirm, {what}; publishing them again with the same ids is safe ({self.reason})"
         )
 
 

@@ -39,6 +39,7 @@ class Running:
     database_url: str = field(repr=False)
     broker_url: str = field(repr=False)
     process: str | None = None
+    api_url: str | None = None
     flower_url: str | None = None
     flower_user: str | None = None
     flower_password: str | None = field(default=None, repr=False)

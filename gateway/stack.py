@@ -2,7 +2,7 @@
 
 1. PostgreSQL and Valkey from wheels, where the settings name no other, and the simulators, all at once.
 2. The schema.
-3. Two workers, urgent in processes of its own, and Flower.
+3. Two workers, urgent in processes of its own, the HTTP API, and Flower.
 
 At the end workers conclude while the servers that they need still run. Whatever ends before is found by `revive` and
 started again. When this process is killed nothing is left: servers and simulators notice, and the tether ends the rest.
@@ -29,6 +29,7 @@ from registry.database import Database
 from workers.processes import owner
 from workers.settings import PREFIX, Settings, as_environ
 
+from .api import Api, choose_api
 from .children import Child, Tether, python_environment, session_cpu_seconds
 from .context import Running as State
 from .flower import Flower, choose_flower
@@ -41,6 +42,7 @@ URGENT: Final = "urgent"
 REST: Final = "normal,bulk"
 _FLOWER: Final = "flower"
 COMMAND: Final = "from gateway.cli import main; main()"
+_API: Final = "api"
 _READY_SECONDS: Final = 60.0
 _PATIENCE_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 20.0
@@ -66,6 +68,7 @@ class Wanted:
     is_temporary: bool = False
     simulators: Sequence[str] = ()
     has_flower: bool = True
+    has_api: bool = True
     processes: int | None = None
 
 
@@ -83,6 +86,7 @@ class Stack:
         )
         self.wanted = wanted
         self.flower: Flower | None = None
+        self.api: Api | None = None
         self.simulators: dict[str, Running] = {}
         self.children: dict[str, Child] = {}
         self._servers: dict[str, LocalServer] = {}
@@ -186,16 +190,21 @@ class Stack:
         self.simulators[name] = launch(name, self._directory / "simulators" / name, port=port)
 
     def _names(self) -> list[str]:
-        return [URGENT, REST, *([_FLOWER] if self.wanted.has_flower else [])]
+        api, flower = self.wanted.has_api, self.wanted.has_flower
+        return [URGENT, REST, *([_API] if api else []), *([_FLOWER] if flower else [])]
 
     def _start_child(self, name: str) -> None:
         environ = self.environment()
+        title = f"the worker {name}"
         if name == _FLOWER:
             self.flower = self.flower or choose_flower()
             command, environ = self.flower.command, environ | self.flower.environment()
+            title = "Flower"
+        elif name == _API:
+            self.api = self.api or choose_api(self.settings)
+            command, title = [sys.executable, "-c", COMMAND, *self.api.words], "the HTTP API"
         else:
             command = self._worker_command(name)
-        title = "Flower" if name == _FLOWER else f"the worker {name}"
         self.children[name] = Child(
             title,
             command,
@@ -238,6 +247,8 @@ class Stack:
     def _is_ready(self, name: str, child: Child) -> bool:
         if name == _FLOWER:
             return self.flower is not None and self.flower.is_ready()
+        if name == _API:
+            return self.api is not None and self.api.is_ready()
         workers = self.database.run(doctor.workers_alive)
         return any(f".{child.pid}@" in worker.name for worker in workers)
 
@@ -325,6 +336,7 @@ def state_of(stack: Stack) -> State:
         process=owner(),
         database_url=stack.settings.require_database_url(),
         broker_url=stack.settings.require_broker_url(),
+        api_url=stack.api.url if stack.api else None,
         flower_url=flower.url if flower else None,
         flower_user=flower.user if flower else None,
         flower_password=flower.password if flower else None,

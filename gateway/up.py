@@ -95,6 +95,8 @@ def _welcome(stack: Stack, persist: Path | None, *, is_simulated: bool) -> Itera
     """Say where everything is, and what to try next."""
     yield ""
     yield f"database    {stack.database.address}"
+    if stack.api is not None:
+        yield f"HTTP API    {stack.api.url}   for people: {stack.api.url}/docs"
     if stack.flower is not None:
         yield f"Flower      {stack.flower.url}   user {stack.flower.user}, password {stack.flower.password}"
     for name, simulator in stack.simulators.items():
@@ -111,6 +113,7 @@ def _welcome(stack: Stack, persist: Path | None, *, is_simulated: bool) -> Itera
         yield f'  pushfan send --app {simulated.APP} --user u7 --title "Shipped" --body "Order 812" --wait'
         yield f'  pushfan send --app {simulated.APP} --topic news --title "Hello" --wait'
         yield "  pushfan trace --last"
+        yield f"  pushfan key create backend --app {simulated.APP} --role publish --role register"
     else:
         yield f"  pushfan app add {simulated.APP}"
         yield "  pushfan channel add --help"

@@ -198,7 +198,7 @@ def find(connection: Connection, name: str, *, app: str | None = None) -> Notifi
     """Find a notification by its id or by its event's id. Raises `NotFound`."""
     row = None
     if name.isdecimal() and len(name) < 20 and int(name) <= _NEWEST:
-        row = connection.execute(_SQL["find"], {"id": int(name)}).fetchone()
+        row = connection.execute(_SQL["find"], {"id": int(name), "app": app}).fetchone()
     if row is None:
         row = connection.execute(_SQL["find_by_key"], {"key": name, "app": app}).fetchone()
     if row is None:
@@ -250,6 +250,23 @@ def trace(
         rows += connection.execute(_SQL["trace_waiting"], parameters).fetchall()
         rows += connection.execute(_SQL["trace_open"], parameters).fetchall()
     return [Trace(**row) for row in rows[:limit]]
+
+
+def deliveries(
+    connection: Connection,
+    notification_id: int,
+    *,
+    user: str | None = None,
+    state: str | None = None,
+    after: int = 0,
+    limit: int = 1000,
+) -> list[Trace]:
+    """Give a page of a notification's deliveries by device id, `after` the last of the page before.
+
+    All places are read at one moment: a delivery that moves meanwhile is in one of them.
+    """
+    parameters = {"id": notification_id, "user": user, "state": state, "after": after, "limit": limit}
+    return [Trace(**row) for row in connection.execute(_SQL["deliveries"], parameters)]
 
 
 def preview(connection: Connection, event: Mapping[str, Any]) -> list[dict[str, Any]]:

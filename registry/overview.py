@@ -68,6 +68,11 @@ def dead_letters(connection: Connection, *, most: int = MOST) -> dict[str, int]:
     return {row["kind"]: row["letters"] for row in rows}
 
 
+def waiting_by_app(connection: Connection) -> dict[int, int]:
+    """Count, by app id, the deliveries that wait and the notifications whose planning is not done."""
+    return {row["app_id"]: row["waiting"] for row in connection.execute(_SQL["waiting_by_app"])}
+
+
 def ended(connection: Connection) -> int:
     """Count deliveries that ended, for rates: it only grows, and starts anywhere."""
     row = connection.execute(_SQL["ended"]).fetchone()

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final
 
 from .checks import TARGET_NAME, USER, Problems, choice, refuse
-from .database import Connection
-from .errors import InvalidRegistration
+from .database import Connection, Database
+from .errors import InvalidRegistration, NotFound
 from .statements import load
 
 _SQL = load("subscriptions")
@@ -72,13 +73,30 @@ class Target:
     scope: Scope = APP_SCOPE
 
 
+class Admits(StrEnum):
+    """Who subscribes users to a target: their backend alone, or also users themselves.
+
+    To a user's own target (scope `user:<id>`) only that user is admitted.
+    """
+
+    BACKEND = "backend"
+    USERS = "users"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetCount:
-    """A target that was subscribed to at least once, and how many users are subscribed now."""
+    """A target, whom it admits, and how many users are subscribed now."""
 
     target: Target
     created_at: datetime
     users: int
+    admits: Admits = Admits.BACKEND
+
+    def admits_user(self, user_id: str) -> bool:
+        """Tell whether a user may subscribe itself."""
+        scope = self.target.scope
+        is_open = self.admits is Admits.USERS
+        return is_open and (scope.kind is not ScopeKind.USER or scope.id == user_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,10 +153,32 @@ def list_targets(
     """List targets with their counts, by kind, scope and name; go on `after` the last of a page."""
     last = {"kind": "", "scope": "", "name": ""} if after is None else _parameters(after)
     parameters = {"app_id": app_id, "only": kind, "limit": limit, **last}
-    return [
-        TargetCount(target=_target(row), created_at=row["created_at"], users=row["users"])
-        for row in connection.execute(_SQL["list_targets"], parameters)
-    ]
+    return [_count(row) for row in connection.execute(_SQL["list_targets"], parameters)]
+
+
+def put_target(connection: Connection, app_id: int, target: Target, admits: Admits) -> bool:
+    """Make a target, or change whom it admits. `True` if it is new. Raises `InvalidRegistration`."""
+    _checked([(target, "nobody")])
+    parameters = {"app_id": app_id, "admits": admits.value, **_parameters(target)}
+    row = connection.execute(_SQL["put_target"], parameters).fetchone()
+    assert row is not None
+    return bool(row["is_new"])
+
+
+def get_target(connection: Connection, app_id: int, target: Target) -> TargetCount:
+    """Find a target with its count. Raises `NotFound`."""
+    row = connection.execute(_SQL["get_target"], {"app_id": app_id, **_parameters(target)}).fetchone()
+    if row is None:
+        raise NotFound(f"there is no {target.kind} {target.name!r} in the scope {target.scope}")
+    return _count(row)
+
+
+def remove_target(database: Database, app_id: int, target: Target) -> bool:
+    """Remove a target with its subscriptions, a bounded number of rows at a time. `False` if there was none."""
+    parameters = {"app_id": app_id, "limit": BATCH, **_parameters(target)}
+    while database.run(partial(_delete, "remove_subscribers", parameters)):
+        pass
+    return database.run(partial(_delete, "remove_target", parameters)) == 1
 
 
 def list_subscribers(
@@ -159,6 +199,19 @@ def list_by_user(
         Subscription(target=_target(row), user_id=user_id, created_at=row["created_at"])
         for row in connection.execute(_SQL["list_by_user"], parameters)
     ]
+
+
+def _delete(statement: str, parameters: Mapping[str, Any], connection: Connection) -> int:
+    return connection.execute(_SQL[statement], parameters).rowcount
+
+
+def _count(row: Mapping[str, Any]) -> TargetCount:
+    return TargetCount(
+        target=_target(row),
+        created_at=row["created_at"],
+        users=row["users"],
+        admits=Admits(row["admits"]),
+    )
 
 
 def _checked(pairs: Iterable[tuple[Target, str]]) -> list[tuple[Target, str]]:

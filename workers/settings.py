@@ -50,6 +50,34 @@ class Settings(BaseModel):
         default="",
         description="Host names that a channel's endpoint may name, by comma; loopback is always allowed",
     )
+    api_host: str = Field(
+        default="127.0.0.1", min_length=1, description="Where the HTTP API listens; elsewhere give it TLS"
+    )
+    api_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_535,
+        description="The HTTP API's port; if not set 8480, in `pushfan up` a free one",
+    )
+    api_threads: int = Field(
+        default=8, ge=1, le=256, description="Database connections of an API process, beside two for events"
+    )
+    api_body_bytes: int = Field(
+        default=4_194_304, ge=1024, description="The largest body that the HTTP API reads"
+    )
+    api_rate: int = Field(
+        default=5_000, ge=1, description="Requests a second of one key or user token, at one API process"
+    )
+    api_backlog: int = Field(
+        default=5_000_000,
+        ge=1,
+        description="With so many deliveries of an app waiting, its events are answered 429 until fewer wait",
+    )
+    user_token_secret: str = Field(
+        default="file:user-token-secret",
+        pattern="^(file|env):.+",
+        description="Reference of the secret that signs user tokens; `pushfan up` makes the file",
+    )
     chunk_size: int = Field(
         default=500,
         ge=1,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from gateway.context import Context
+from gateway.token_form import check_token
 
 from . import channel as channel_command
 from .command import Group, app_option, json_option, pass_context
@@ -17,7 +17,6 @@ from .errors import ExitCode, NotThere, Refused
 from .output import note, plural, print_record, print_rows, progress, record_of, span
 
 if TYPE_CHECKING:
-    from registry.channels import Channel
     from registry.devices import Device
     from registry.importer import Imported
 
@@ -187,21 +186,6 @@ def _tell(done: Imported, app: str, file: Path, *, as_json: bool) -> None:
     print_record(record | {"seconds": f"{span(done.seconds)} ({rate:,.0f} rows a second)"}, as_json=False)
     if done.rejected_file:
         note(f"{plural(done.rejected, 'row')} cannot be imported: {done.rejected_file} says why.")
-
-
-def check_token(channel: Channel, token: str) -> str | None:
-    """Say what is wrong with a token in the eyes of the channel's provider, as far as its form tells."""
-    form, words = _forms().get(channel.provider.value, (None, ""))
-    return None if form is None or form.fullmatch(token) else words
-
-
-def _forms() -> dict[str, tuple[re.Pattern[str], str]]:
-    from providers import apns, jpush
-
-    return {
-        "apns": (apns.DEVICE_TOKEN, "must be hexadecimal, as APNs' device tokens are"),
-        "jpush": (jpush.REGISTRATION_ID, "must be a JPush registration id: letters, digits, _ and -"),
-    }
 
 
 def describe(device: Device, app: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from gateway.context import Context
 from .command import Command, json_option, pass_context
 from .output import note
 
+_FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False, resolve_path=True)
 _LANES: Final = ("urgent", "normal", "bulk")
 # What follows the first word belongs to another program, its --help too.
 _VERBATIM: Final = {"ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -25,7 +26,7 @@ _VERBATIM: Final = {"ignore_unknown_options": True, "allow_interspersed_args": F
 def up(*, persist: Path | None, simulate: bool) -> int:
     """Run everything here, until Ctrl-C.
 
-    That is a database, a broker, workers and Flower.
+    That is a database, a broker, workers, the HTTP API and Flower.
 
     PUSHFAN_DATABASE_URL and PUSHFAN_BROKER_URL put servers of yours in the place of the built-in ones.
     """
@@ -57,6 +58,42 @@ def worker(
     from gateway import worker as one
 
     return one.run(context.settings, lanes=lanes or _LANES, processes=processes, name=name, pool=pool)
+
+
+@click.command(
+    "api",
+    cls=Command,
+    example="pushfan api --host 0.0.0.0 --port 8443 --tls-certificate chain.pem --tls-key key.pem",
+)
+@click.option("--host", metavar="ADDRESS", help="Where to listen; PUSHFAN_API_HOST without it.")
+@click.option("--port", type=click.IntRange(1, 65_535), help="PUSHFAN_API_PORT, or 8480, without it.")
+@click.option("--tls-certificate", type=_FILE, metavar="PEM", help="The server's certificate and its chain.")
+@click.option("--tls-key", type=_FILE, metavar="PEM", help="Its private key.")
+@click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="How many.")
+@pass_context
+def api(
+    context: Context,
+    *,
+    host: str | None,
+    port: int | None,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    processes: int,
+) -> int:
+    """Serve the HTTP API until SIGTERM. Make a key with `pushfan key create`."""
+    from gateway.http import server
+
+    if (tls_certificate is None) != (tls_key is None):
+        raise click.UsageError("--tls-certificate and --tls-key belong together")
+    settings = context.settings
+    listening = server.Listening(
+        host=host or settings.api_host,
+        port=port or settings.api_port or server.PORT,
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+        processes=processes,
+    )
+    return server.run(settings, listening)
 
 
 @click.command("demo", cls=Command, example="pushfan demo --users 20000 --calm")

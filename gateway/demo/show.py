@@ -104,6 +104,7 @@ def _run(settings: Settings, directory: Path, script: Script, interruption: Inte
         is_temporary=True,
         simulators=[provider.value for provider in CHANNELS.values()],
         has_flower=script.keeps,
+        has_api=script.keeps,
     )
     try:
         with (

@@ -1,7 +1,8 @@
 -- name: dispatch
 -- Pick the chunks to publish now: for each channel and lane as many as its window has room for, none where the
 -- channel's rate is used up, one where its circuit is probing. A chunk is out while it is leased or while its message
--- may still be on its way (ready_at lies ahead). A message that was lost is followed by another after 5 s, then 10,
+-- may still be on its way (ready_at lies ahead); for a probe what was out before the circuit opened does not count:
+-- its owners only wait for answers. A message that was lost is followed by another after 5 s, then 10,
 -- 20, … 80 s, so that a queue without workers does not grow.
 WITH lanes AS MATERIALIZED (
     SELECT lane, pushfan.lane_share(lane) AS share, pushfan.lane_horizon(lane) AS horizon
@@ -11,7 +12,8 @@ WITH lanes AS MATERIALIZED (
         CASE c.circuit WHEN 'probing' THEN 1 ELSE least(c.slots, lanes.share) END - (
             SELECT count(*) FROM pushfan.chunk k
             WHERE k.channel_id = c.id AND (k.lane = lanes.lane OR c.circuit = 'probing')
-              AND k.published_at IS NOT NULL AND (k.ready_at > now() OR k.lease_until > now())
+              AND k.published_at >= CASE c.circuit WHEN 'probing' THEN c.circuit_changed_at ELSE '-infinity' END
+              AND (k.ready_at > now() OR k.lease_until > now())
     ) AS free
     FROM pushfan.channel c CROSS JOIN lanes
     WHERE c.circuit <> 'open' AND (%(channel_ids)s::integer[] IS NULL OR c.id = ANY (%(channel_ids)s))
@@ -111,7 +113,8 @@ WITH held AS MATERIALIZED (
         least(c.slots, pushfan.lane_share(held.lane)) AS slots,
         (SELECT count(*) FROM pushfan.chunk o
          WHERE o.channel_id = held.channel_id AND (o.lane = held.lane OR c.circuit = 'probing')
-           AND o.published_at IS NOT NULL AND o.id <> held.id
+           AND o.published_at >= CASE c.circuit WHEN 'probing' THEN c.circuit_changed_at ELSE '-infinity' END
+           AND o.id <> held.id
            AND (o.lease_until > clock_timestamp()
                 OR (held.fence = 0 AND o.fence > 0 AND o.ready_at > clock_timestamp()))) AS leased
     FROM held JOIN pushfan.channel c ON c.id = held.channel_id

@@ -225,8 +225,9 @@ FROM divided d WHERE k.id = d.id
 UPDATE pushfan.retry r SET due_at = clock_timestamp(), expires_at = clock_timestamp() WHERE r.notification_id = %(id)s
 
 -- name: find
--- One notification by id.
-SELECT n.*, a.name AS app FROM pushfan.notification n JOIN pushfan.app a ON a.id = n.app_id WHERE n.id = %(id)s
+-- One notification by id, of any app if none is named.
+SELECT n.*, a.name AS app FROM pushfan.notification n JOIN pushfan.app a ON a.id = n.app_id
+WHERE n.id = %(id)s AND a.name = coalesce(%(app)s, a.name)
 
 -- name: find_by_key
 -- One notification by its event's id; the newest, should the key have been used again after its days.
@@ -301,6 +302,51 @@ WHERE %(id)s = ANY (k.notification_ids) AND get_byte(k.result, p.position) = 0
   AND k.notification_ids[CASE cardinality(k.notification_ids) WHEN 1 THEN 1 ELSE p.position + 1 END] = %(id)s
   AND (%(user)s::text IS NULL OR v.user_id = %(user)s)
 ORDER BY v.id
+LIMIT %(limit)s
+
+-- name: deliveries
+-- A page of a notification's deliveries wherever they are, by device; of one user or in one state if named.
+SELECT p.* FROM (
+    (SELECT d.device_id, v.user_id, v.device_key, c.name AS channel, c.provider, v.state AS device_state,
+            d.outcome::text AS state, d.attempts, d.reason, d.provider_id, d.at, d.earlier
+     FROM pushfan.delivery d
+     LEFT JOIN pushfan.device v ON v.id = d.device_id
+     LEFT JOIN pushfan.channel c ON c.id = v.channel_id
+     WHERE d.notification_id = %(id)s AND d.device_id > %(after)s
+       AND (%(user)s::text IS NULL OR v.user_id = %(user)s)
+       AND (%(state)s::text IS NULL OR d.outcome::text = %(state)s)
+     ORDER BY d.device_id LIMIT %(limit)s)
+    UNION ALL
+    (SELECT r.device_id, v.user_id, v.device_key, c.name, c.provider, v.state, 'waiting', r.attempts, NULL, NULL,
+            r.due_at, r.earlier
+     FROM pushfan.retry r
+     LEFT JOIN pushfan.device v ON v.id = r.device_id
+     LEFT JOIN pushfan.channel c ON c.id = r.channel_id
+     WHERE r.notification_id = %(id)s AND r.device_id > %(after)s
+       AND (%(user)s::text IS NULL OR v.user_id = %(user)s)
+       AND (%(state)s::text IS NULL OR %(state)s = 'waiting')
+     ORDER BY r.device_id LIMIT %(limit)s)
+    UNION ALL
+    (SELECT o.* FROM (
+        SELECT k.device_ids[p.position + 1] AS device_id, v.user_id, v.device_key, c.name, c.provider,
+               v.state AS device_state,
+               CASE WHEN k.lease_until > clock_timestamp() AND p.position < k.issued THEN 'sending'
+                    ELSE 'planned' END AS state,
+               k.attempts[CASE cardinality(k.attempts) WHEN 1 THEN 1 ELSE p.position + 1 END] AS attempts,
+               CASE WHEN c.circuit = 'open' THEN 'the channel is stopped: ' || c.circuit_reason END,
+               NULL, k.queued_at, k.earlier -> p.position
+        FROM pushfan.chunk k
+        CROSS JOIN LATERAL generate_series(0, cardinality(k.device_ids) - 1) AS p (position)
+        LEFT JOIN pushfan.device v ON v.id = k.device_ids[p.position + 1]
+        JOIN pushfan.channel c ON c.id = k.channel_id
+        WHERE %(id)s = ANY (k.notification_ids) AND get_byte(k.result, p.position) = 0
+          AND k.notification_ids[CASE cardinality(k.notification_ids) WHEN 1 THEN 1 ELSE p.position + 1 END] = %(id)s
+     ) AS o
+     WHERE o.device_id > %(after)s AND (%(user)s::text IS NULL OR o.user_id = %(user)s)
+       AND (%(state)s::text IS NULL OR o.state = %(state)s)
+     ORDER BY o.device_id LIMIT %(limit)s)
+) AS p
+ORDER BY p.device_id
 LIMIT %(limit)s
 
 -- name: preview

@@ -59,3 +59,17 @@ ORDER BY k.kind
 -- How many deliveries have ended since the server counts; an estimate that is about a second late, and free.
 SELECT coalesce(sum(t.n_tup_ins), 0)::bigint AS ended
 FROM pg_stat_user_tables t WHERE t.schemaname = 'pushfan' AND starts_with(t.relname, 'delivery')
+
+-- name: waiting_by_app
+-- How many deliveries of each app wait, planned or for another try, and notifications whose planning is not done.
+SELECT w.app_id, sum(w.waiting)::bigint AS waiting
+FROM (
+    SELECT k.app_id, sum(cardinality(k.device_ids)) AS waiting FROM pushfan.chunk k GROUP BY k.app_id
+    UNION ALL
+    SELECT r.app_id, count(*) FROM pushfan.retry r GROUP BY r.app_id
+    UNION ALL
+    SELECT n.app_id, count(*) FROM pushfan.notification n
+    WHERE n.finished_at IS NULL AND n.planned_at IS NULL
+    GROUP BY n.app_id
+) AS w
+GROUP BY w.app_id

@@ -14,7 +14,8 @@ from gateway.context import STATE_FILE
 from tests.acceptance.terminal import Terminal, processes_with, wait_for
 
 KEYS = {
-    "pid", "process", "database_url", "broker_url", "flower_url", "flower_user", "flower_password", "simulators",
+    "pid", "process", "database_url", "broker_url", "api_url", "flower_url", "flower_user", "flower_password",
+    "simulators",
 }  # fmt: skip
 
 
