@@ -40,7 +40,7 @@ class Findings:
     revived: int = 0
     recovery_seconds: Mapping[str, float | None] = field(default_factory=dict)
     memory_growth: Mapping[str, float | None] = field(default_factory=dict)
-    # processes that wanted each CPU at the end, ours and others': above 2 or 3, times say more of the machine than of us
+    # how many processes wanted each CPU at the end, anybody's: above 2 or 3, times tell more of the machine than of us
     pressure: float = 0.0
     seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
