@@ -49,6 +49,12 @@ class Adversary:
             scenario.heal(arena)
 
     def _play(self, scenario: Scenario, plan: Sequence[Move], arena: Arena, start: float) -> None:
+        try:
+            self._move(scenario, plan, arena, start)
+        finally:
+            arena.stage.database.close()
+
+    def _move(self, scenario: Scenario, plan: Sequence[Move], arena: Arena, start: float) -> None:
         for move in plan:
             arena.rest(start + move.at - time.monotonic())
             if arena.is_over():

@@ -40,6 +40,8 @@ class Findings:
     revived: int = 0
     recovery_seconds: Mapping[str, float | None] = field(default_factory=dict)
     memory_growth: Mapping[str, float | None] = field(default_factory=dict)
+    # how many processes wanted each CPU at the end, anybody's: above 2 or 3, times tell more of the machine than of us
+    pressure: float = 0.0
     seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
 

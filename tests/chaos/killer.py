@@ -115,8 +115,8 @@ class Killer:
         self._ended = threading.Event()
         self._read = 0
         self._threads = [
-            threading.Thread(target=self._attend, name="undertaker", daemon=True),
-            threading.Thread(target=self._watch, name="recovery", daemon=True),
+            threading.Thread(target=self._run, args=[self._attend], name="undertaker", daemon=True),
+            threading.Thread(target=self._run, args=[self._watch], name="recovery", daemon=True),
         ]
 
     def start(self) -> None:
@@ -255,6 +255,12 @@ class Killer:
             for held in kill.held:
                 self._open[held.chunk] = (held.fence, kill)
         self._tell(f"{kill.point}: process {kill.pid}, {kill.unrecorded} positions unrecorded")
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        finally:
+            self._stage.database.close()
 
     def _attend(self) -> None:
         """Finish those who have stopped themselves at a failpoint."""

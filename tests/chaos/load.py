@@ -141,7 +141,8 @@ class Load:
             raise self.failure
 
     def close(self) -> None:
-        """Close the connections to the broker."""
+        """Close the connections."""
+        self._database.close()
         for publisher in self._publishers.values():
             publisher.close()
 
@@ -155,6 +156,13 @@ class Load:
             run()
         except BaseException as error:  # noqa: BLE001 - told by `stop`, on the runner's thread
             self.failure = error
+        finally:
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        """Close this thread's connections."""
+        self._database.close()
+        self._stage.database.close()
 
     def _now(self) -> float:
         return time.monotonic() - self._start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import tempfile
@@ -207,6 +208,7 @@ class _Run:
         findings.revived = self._stage.revived
         findings.recovery_seconds = _recovery([one.seconds for one in killer.recoveries])
         findings.memory_growth = self._memory.growth()
+        findings.pressure = round(os.getloadavg()[0] / (os.cpu_count() or 1), 1)
         also = frozenset().union(*(one.also for one in self._scenarios))
         reckoning = Reckoning(
             self._stage,
@@ -240,7 +242,8 @@ class _Run:
         slowest = findings.recovery_seconds["max"]
         if self._judges_recovery and slowest is not None and slowest > limit:
             longest = max(self._killer.recoveries, key=lambda one: one.seconds)
-            findings.failures.append(f"{longest}, the promise is {limit:g} s")
+            crowd = f"{findings.pressure:g} processes wanted each CPU"
+            findings.failures.append(f"{longest}, the promise is {limit:g} s; {crowd}")
         if self._seconds >= _JUDGED_SECONDS:
             for name, growth in findings.memory_growth.items():
                 if growth is not None and growth > _MOST_GROWTH:
