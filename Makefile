@@ -35,6 +35,7 @@ test: install
 
 chaos: install
 	@.venv/bin/python -m tests.chaos.tour $(CHAOS_ARGS)
+
 bench: install
 	@.venv/bin/python -m bench $(BENCH_ARGS)
 
