@@ -126,7 +126,7 @@ def _refuse_unknown(request: Request, known: Collection[str]) -> None:
         )
 
 
-def _caller_of(request: Request) -> Caller:
+async def _caller_of(request: Request) -> Caller:
     caller: Caller = request.state.caller
     return caller
 

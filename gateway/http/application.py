@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -132,8 +132,12 @@ def _complete(operation_: dict[str, Any]) -> None:
         answers[status] = {"description": title, "content": content}
 
 
-def _answering(handle: Callable[[Any], Problem]) -> Callable[[Request, Exception], Response]:
-    def answer(_request: Request, error: Exception) -> Response:
+def _answering(
+    handle: Callable[[Any], Problem],
+) -> Callable[[Request, Exception], Coroutine[Any, Any, Response]]:
+    """Make a handler. Like everything that FastAPI calls it is a coroutine, or it would be run in a thread."""
+
+    async def answer(_request: Request, error: Exception) -> Response:
         return handle(error).response()
 
     return answer
@@ -173,7 +177,7 @@ def _of_registration(error: InvalidRegistration) -> Problem:
 
 
 def _of_database(error: Exception) -> Problem:
-    log.warning("database_error", error=type(error).__name__)
+    log.warning("database_away", error=type(error).__name__, cause=type(error.__cause__).__name__)
     return Problem("database-away", "PostgreSQL does not answer", retry_after_seconds=5)
 
 

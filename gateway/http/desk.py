@@ -102,7 +102,7 @@ async def _write_down(desk: Desk) -> None:
         await desk.keys.write_down()
 
 
-def _desk_of(request: Request) -> Desk:
+async def _desk_of(request: Request) -> Desk:
     desk: Desk = request.app.state.desk
     return desk
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -44,6 +45,8 @@ IdempotencyKey = Annotated[
 ]
 # A body so large is read and checked by a thread, or it would hold up all other requests.
 _LARGE_BYTES: Final = 32 * 1024
+# Seeded by the system, in each process.
+_RANDOM: Final = Random()  # ids need to be unique, not secret
 _FASTEST_FIRST: Final = (Lane.URGENT, Lane.NORMAL, Lane.BULK)
 
 
@@ -161,7 +164,7 @@ def _decode(draft: Draft, caller: Caller) -> Event | Refusal:
     if draft.wire is None and draft.faults:
         return Refusal(id=None, problem=invalid(draft.faults))
     try:
-        event = decode(_in_lane(draft.wire, caller.lanes))
+        event = decode(_in_lane(draft.wire, caller.lanes), id_if_missing=_new_id())
     except InvalidEvent as error:
         shown = id_ if isinstance(id_, str) else None
         return Refusal(id=shown, problem=invalid([*draft.faults, *_faults(error, draft)]))
@@ -175,6 +178,11 @@ def _decode(draft: Draft, caller: Caller) -> Event | Refusal:
             id=event.id, problem=Problem("forbidden", "the key is limited to other lanes", [fault])
         )
     return event
+
+
+def _new_id() -> str:
+    """Make an id without asking the system for it: that would give up the interpreter to another thread each time."""
+    return f"{_RANDOM.getrandbits(128):032x}"
 
 
 def _in_lane(wire: Any, lanes: frozenset[Lane]) -> Any:

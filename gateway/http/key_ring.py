@@ -6,10 +6,11 @@ that is revoked, or an app that is removed, opens something for `FRESH_SECONDS` 
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from registry import apps, keys
 from registry.apps import App
@@ -27,18 +28,24 @@ V = TypeVar("V")
 
 
 class Memory(Generic[K, V]):
-    """Remembers what was found, or that nothing was, for some seconds."""
+    """Remembers what was found, or that nothing was, for some seconds. Those who ask at once look once."""
 
-    def __init__(self, look: Callable[[K], Awaitable[V]]) -> None:
+    def __init__(self, look: Callable[[K], Coroutine[Any, Any, V]]) -> None:
         self._look = look
         self._found: dict[K, tuple[float, V]] = {}
+        self._looking: dict[K, asyncio.Task[V]] = {}
 
     async def find(self, name: K) -> V:
         """Give what is remembered, or look."""
         known = self._found.get(name)
         if known is not None and time.monotonic() - known[0] < FRESH_SECONDS:
             return known[1]
-        value = await self._look(name)
+        looking = self._looking.get(name)
+        if looking is None:
+            looking = self._looking[name] = asyncio.create_task(self._look(name))
+            looking.add_done_callback(lambda _: self._looking.pop(name))
+        # Shielded: a client that leaves must not end the look of the others.
+        value = await asyncio.shield(looking)
         if len(self._found) >= _MOST:
             self._found.clear()
         self._found[name] = (time.monotonic(), value)

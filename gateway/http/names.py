@@ -98,7 +98,7 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
 After = Annotated[str | None, Query(max_length=1000, description="`next` of the page before.")]
 
 
-def _document_app(
+async def _document_app(
     _app: Annotated[
         str | None,
         Query(alias="app", description="The app; needed with an operator's key, which is for all apps."),

@@ -17,6 +17,8 @@ log = structlog.get_logger()
 
 PORT: Final = 8480
 _TARGET: Final = "gateway.http.server:application"
+# The event loop shares the interpreter with the threads that take events in, and must not wait for them for long.
+_SWITCH_SECONDS: Final = 0.001
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
@@ -79,4 +81,5 @@ def application() -> object:
 
     settings = load_settings()
     configure_logs(settings)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     return create_application(settings)

@@ -59,7 +59,7 @@ class SubscriptionAnswer(Answer):
     change: Literal["subscribed", "kept"]
 
 
-def _kind_of(request: Request) -> TargetKind:
+async def _kind_of(request: Request) -> TargetKind:
     """Tell by the path whether topics or buckets are meant: both have the same calls."""
     return TargetKind.TOPIC if request.url.path.startswith("/v1/topics") else TargetKind.BUCKET
 
