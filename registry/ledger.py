@@ -181,6 +181,11 @@ def dispatch(connection: Connection, channel_ids: Sequence[int] | None = None) -
     return [Published(**row) for row in rows]
 
 
+def recall(connection: Connection) -> None:
+    """Put begun chunks whose announcement came to nothing before the backlog again."""
+    connection.execute(_SQL["recall"])
+
+
 def dispatch_expired(connection: Connection, *, limit: int = 100) -> list[Published]:
     """Pick chunks that may no longer be sent, whatever their circuit says."""
     return [Published(**row) for row in connection.execute(_SQL["dispatch_expired"], {"limit": limit})]

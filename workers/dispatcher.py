@@ -80,6 +80,7 @@ class Dispatcher:
             _Duty(0, self._release_dead),
             _Duty(settings.tick_seconds, self._begin_probes),
             _Duty(0, self._move_retries),
+            _Duty(1, self._recall),
             _Duty(0, self._dispatch),
             _Duty(settings.tick_seconds, self._announce_plans),
             _Duty(1, self._dispatch_expired),
@@ -137,6 +138,9 @@ class Dispatcher:
             )
         )
         return moved == _RETRIES_AT_ONCE
+
+    def _recall(self) -> None:
+        self._run(ledger.recall)
 
     def _dispatch(self) -> None:
         self._announcer.chunks(self._run(ledger.dispatch))

@@ -36,6 +36,18 @@ FROM due WHERE k.id = due.id
 RETURNING k.id AS chunk_id, k.channel_id, k.lane, k.notification_ids[1] AS notification_id,
           cardinality(k.device_ids) AS positions
 
+-- name: recall
+-- Chunks that were begun and whose announcement came to nothing go back to their place: as it is they would come after
+-- everything that waits.
+WITH lapsed AS (
+    SELECT k.id FROM pushfan.chunk k
+    WHERE k.published_at IS NOT NULL AND k.fence > 0 AND k.ready_at > k.queued_at AND k.ready_at <= now()
+      AND (k.lease_until IS NULL OR k.lease_until < now())
+    ORDER BY k.id FOR UPDATE SKIP LOCKED
+)
+UPDATE pushfan.chunk k SET published_at = NULL, ready_at = k.queued_at - interval '1 millisecond'
+FROM lapsed WHERE k.id = lapsed.id
+
 -- name: dispatch_expired
 -- Chunks that may no longer be sent are published whatever the circuit says: their deliveries must end.
 WITH due AS MATERIALIZED (

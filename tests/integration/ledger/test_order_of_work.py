@@ -1,3 +1,5 @@
+from datetime import timedelta
+
 import pytest
 
 from events import DirectPush
@@ -26,6 +28,24 @@ def test_chunk_whose_lease_ended_comes_before_everything_that_waits(scene: Scene
     scene.run("UPDATE pushfan.chunk SET lease_until = now() - interval '1 ms' WHERE owner IS NOT NULL")
     (again,) = ledger.dispatch(scene.connection)
     assert again.chunk_id == first.chunk_id
+
+
+def test_begun_chunk_whose_announcement_was_lost_comes_before_everything_that_waits(scene: Scene) -> None:
+    """Announced at a later time than the backlog was planned, it would otherwise come after it."""
+    scene.broadcast(5, chunk_size=1)
+    scene.set_slots(1)
+    (first,) = ledger.dispatch(scene.connection)
+    scene.claimed(first.chunk_id, owner="host/1/dead")
+    ledger.release_dead(scene.connection, ["host/1/dead"])
+    ledger.dispatch(scene.connection)
+    scene.run("UPDATE pushfan.chunk SET ready_at = now() - interval '1 ms' WHERE published_at IS NOT NULL")
+    ledger.recall(scene.connection)
+    (again,) = ledger.dispatch(scene.connection)
+    assert again.chunk_id == first.chunk_id
+    (row,) = scene.run(
+        "SELECT ready_at - published_at AS rest FROM pushfan.chunk WHERE published_at IS NOT NULL"
+    )
+    assert row["rest"] == timedelta(seconds=10)
 
 
 @pytest.mark.parametrize("statement", ["plan_small", "plan_page"])
