@@ -31,8 +31,8 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 class ApiFailed(Exception):
     """No answer that says what became of the events; `is_uncertain`: some may have been taken in all the same."""
 
-    def __init__(self, reason: str, *, is_uncertain: bool) -> None:
-        super().__init__(reason, is_uncertain)
+    def __init__(self, reason: str, *, is_uncertain: bool = True) -> None:
+        super().__init__(reason)
         self.reason = reason
         self.is_uncertain = is_uncertain
 

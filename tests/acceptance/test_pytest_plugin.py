@@ -119,7 +119,7 @@ def test_event_that_cannot_be_taken_in_is_a_dead_letter(pushfan: "Pushfan") -> N
 def test_waiting_for_what_does_not_end_says_so(pushfan: "Pushfan") -> None:
     """A test that waits in vain is told for what."""
     token = pushfan.install("u7")
-    pushfan.answer(token, "credentials")
+    pushfan.answer(token, *["credentials"] * 10_000)
     event_id = ship_order("812", pushfan.publisher)
     with pytest.raises(TimeoutError, match=f"{event_id} is sending"):
         pushfan.wait(timeout_seconds=0.5)

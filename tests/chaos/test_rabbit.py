@@ -1,9 +1,11 @@
 """RabbitMQ with its memory alarm on, and behind a way that is gone: workers go on. Only where it is installed."""
 
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from celery.contrib.testing.worker import start_worker
@@ -28,13 +30,12 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
-    """Give a node."""
-    directory = tmp_path_factory.mktemp("rabbit")
-    for parent in (directory, directory.parent, directory.parent.parent):
-        parent.chmod(0o755)  # it runs as another user
-    with start_rabbit(directory / "node") as server:
-        yield server
+def rabbit() -> Iterator[RabbitServer]:
+    """Give a node. It runs as another user, who may not enter pytest's directories."""
+    with tempfile.TemporaryDirectory(prefix="pushfan-rabbit-") as directory:
+        Path(directory).chmod(0o755)
+        with start_rabbit(Path(directory) / "node") as server:
+            yield server
 
 
 @pytest.fixture

@@ -15,7 +15,14 @@ import workers
 
 FLOORS = (events, providers, registry, workers)
 # Arguments by the name of the parameter, where its kind says too little.
-SAMPLES: dict[str, object] = {"cause": None, "sent": 3, "count": 3, "number": 3}
+SAMPLES: dict[str, object] = {
+    "cause": None,
+    "sent": 3,
+    "count": 3,
+    "number": 3,
+    "problems": {"order-812": {"title": "Conflict", "detail": "another event has this id"}},
+    "taken_in": (),
+}
 
 
 def errors_of(floor: ModuleType) -> list[type[Exception]]:

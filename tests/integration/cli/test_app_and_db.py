@@ -4,6 +4,7 @@ import psycopg
 import pytest
 
 from gateway.cli.errors import ExitCode
+from registry import schema
 from tests.conftest import Server, database_at
 from tests.integration.cli.terminal import Terminal
 
@@ -41,7 +42,7 @@ def test_schema_is_applied_once(empty: Terminal) -> None:
     assert (ended.code, ended.error["code"]) == (ExitCode.REFUSED, "schema")
     assert empty.ok("db", "apply", "--json").json["changed"] is True
     assert empty.ok("db", "apply", "--json").json["changed"] is False
-    assert empty.ok("db", "check", "--json").json["version"] == 1
+    assert empty.ok("db", "check", "--json").json["version"] == schema.VERSION
 
 
 def test_command_on_an_empty_database_says_what_to_do(empty: Terminal) -> None:

@@ -35,7 +35,7 @@ def on_terminal(pushfan: Terminal, *arguments: str, **environ: str) -> str:
 def test_colors_are_for_terminals_that_want_them(shop: Terminal) -> None:
     """A terminal gets colours, unless NO_COLOR says otherwise; a pipe never does."""
     shop.ok("channel", "open", "ios")
-    for command in (("channel", "list"), ("channel", "pause", "nope")):
+    for command in (("channel", "list"), ("channel", "open", "nope")):
         assert COLOR.search(on_terminal(shop, *command))
         assert not COLOR.search(on_terminal(shop, *command, NO_COLOR="1"))
         ended = shop(*command)
