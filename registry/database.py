@@ -78,10 +78,17 @@ class Database:
         with connection.transaction():
             yield connection
 
-    def run(self, work: Callable[[Connection], T], *, patience_seconds: float = 30.0) -> T:
+    def run(
+        self,
+        work: Callable[[Connection], T],
+        *,
+        patience_seconds: float = 30.0,
+        is_one_statement: bool = False,
+    ) -> T:
         """Run `work(connection)` in one transaction, again if the connection breaks, for `patience_seconds`.
 
-        The work must be one that may run twice: a lost reply to COMMIT looks like a failure.
+        The work must be one that may run twice: a lost reply to COMMIT looks like a failure. `is_one_statement`: it is
+        a transaction by itself, which spares the round trips of BEGIN and COMMIT.
         Raises `DatabaseUnavailable` when patience ends, `Busy` when a lock is not to be had in time.
         """
         attempts = Retrying(
@@ -91,7 +98,7 @@ class Database:
             reraise=True,
         )
         try:
-            result: T = attempts(self._once, work)
+            result: T = attempts(self._once, work, is_one_statement)
             return result
         except psycopg.errors.LockNotAvailable as error:
             raise Busy(
@@ -111,8 +118,10 @@ class Database:
             connection.close()
         self._local.connection = None
 
-    def _once(self, work: Callable[[Connection], T]) -> T:
+    def _once(self, work: Callable[[Connection], T], is_one_statement: bool) -> T:
         try:
+            if is_one_statement:
+                return work(self.connection())
             with self.transaction() as connection:
                 return work(connection)
         except psycopg.errors.ReadOnlySqlTransaction:

@@ -287,7 +287,8 @@ class Delivery:
         if not positions:
             return {}
         return self._tools.database.run(
-            lambda connection: ledger.load_addresses(connection, self._claim, positions)
+            lambda connection: ledger.load_addresses(connection, self._claim, positions),
+            is_one_statement=True,
         )
 
     def _push(self, position: int, address: Address) -> Push:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, assert_never
@@ -58,6 +58,11 @@ class _Pending:
 
     def __len__(self) -> int:
         return len(self.finals) + len(self.waits)
+
+    @property
+    def has_news(self) -> bool:
+        """There is more to write than what became of positions."""
+        return bool(self.dead or self.doubted or self.trusted or self.exhausted or self.provisional)
 
 
 class Recorder:
@@ -117,9 +122,11 @@ class Recorder:
         """Count attempts before now, one that a killed owner may have made included."""
         return self.claim.attempts_spent(position) + (position in self._unsure)
 
-    def history(self, position: int) -> list[dict[str, Any]]:
+    def history(self, position: int) -> Sequence[dict[str, Any]]:
         """List the earlier answers to a position."""
         earlier = self.claim.earlier_answers(position)
+        if not earlier and position not in self._unsure:
+            return earlier
         if position in self._unsure:
             lost = Answered(
                 number=self.claim.attempts_spent(position) + 1, outcome="unknown", reason="the worker died"
@@ -259,7 +266,8 @@ class Recorder:
             held = self._flush()
         else:
             held = self._database.run(
-                lambda connection: ledger.renew(connection, self.claim, lease=self._lease)
+                lambda connection: ledger.renew(connection, self.claim, lease=self._lease),
+                is_one_statement=True,
             )
             if held is None:
                 raise LeaseLost
@@ -301,8 +309,9 @@ class Recorder:
         def work(connection: Connection) -> Held:
             return self._write(connection, before)
 
+        is_alone = before is None and not (self.claim.is_complete or self._pending.has_news)
         try:
-            held = self._database.run(work)
+            held = self._database.run(work, is_one_statement=is_alone)
         except _NotRecorded:
             owned = self._database.run(lambda connection: ledger.holds(connection, self.claim))
             if not owned.is_recorded or not (owned.is_owner or self.claim.is_complete):

@@ -14,7 +14,8 @@
 4. `cut`: all connections are reset now.
 5. `drop_pops`: Redis's reply to a BRPOP that took an element is swallowed and the connection cut: the element is on no
    list any more, and nobody has it.
-6. `cut_commits`: a COMMIT reaches PostgreSQL and is done, its reply is swallowed and the connection cut.
+6. `cut_commits`: a COMMIT, or a statement that is a transaction by itself, reaches PostgreSQL and is done, its reply
+   is swallowed and the connection cut.
 
 The faults of 5 and 6 strike by chance, by the proxy's own seed, and are counted in `struck`. TLS is not looked into.
 """
@@ -50,8 +51,9 @@ _SO_DETACH_FILTER: Final = 27
 _POP: Final = re.compile(rb"\A\*\d+\r\n\$5\r\nBRPOP\r\n", re.IGNORECASE)
 _NOTHING_POPPED: Final = (b"*-1\r\n", b"_\r\n", b"-")
 # https://www.postgresql.org/docs/current/protocol-message-formats.html : Query or, in a pipeline, Parse.
-_COMMIT: Final = re.compile(rb"Q\0\0\0\x0bCOMMIT\0|P\0\0..[^\0]*\0COMMIT\0", re.IGNORECASE | re.DOTALL)
-_COMMITTED: Final = b"C\0\0\0\x0bCOMMIT\0"
+# What runs something: Query, Parse, Bind; and that the server is ready again with no transaction open.
+_RUNS: Final = (b"Q", b"P", b"B")
+_COMMITTED: Final = b"Z\0\0\0\x05I"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -140,7 +142,7 @@ class Proxy:
         self._faults.pop_share = share
 
     def cut_commits(self, share: float = 1.0) -> None:
-        """Cut the connection after this share of the COMMITs, before the reply reaches the client."""
+        """Cut the connection after this share of what commits, before the reply reaches the client."""
         self._faults.commit_share = share
 
     def connections(self) -> int:
@@ -268,7 +270,7 @@ class _Line:
     def _note_question(self, data: bytes) -> None:
         if _POP.match(data):
             self._asked = "pop"
-        elif _COMMIT.search(data):
+        elif data.startswith(_RUNS):
             self._asked, self._tail = "commit", b""
 
     def _is_answer_lost(self, data: bytes) -> bool:

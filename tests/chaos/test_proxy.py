@@ -161,16 +161,26 @@ def _write(connection: psycopg.Connection, number: int, *, is_pipelined: bool) -
             connection.execute("INSERT INTO written VALUES (%s)", [number])
 
 
-def test_only_commits_are_cut(database: Proxy, database_url: str) -> None:
-    """A statement by itself, a rollback and a text that says so pass."""
+def test_statement_by_itself_is_a_commit(database: Proxy, database_url: str) -> None:
+    """It is done, and its reply is lost with the connection."""
+    connection = psycopg.connect(database.url, autocommit=True)
+    database.cut_commits()
+    with pytest.raises(psycopg.OperationalError):
+        connection.execute("INSERT INTO written VALUES (%s)", [7])
+    assert written(database_url) == [7]
+    assert database.struck == {"commit": 1}
+
+
+def test_nothing_is_cut_within_a_transaction(database: Proxy, database_url: str) -> None:
+    """Statements before its end pass, also one with a text that says so."""
     with psycopg.connect(database.url, autocommit=True) as connection:
-        database.cut_commits()
-        connection.execute("INSERT INTO written VALUES (1)")
-        connection.execute("SELECT %s", ["COMMIT"])
-        with connection.transaction(force_rollback=True):
-            connection.execute("INSERT INTO written VALUES (2)")
+        with connection.transaction():
+            database.cut_commits()
+            connection.execute("INSERT INTO written VALUES (1)")
+            connection.execute("SELECT %s", ["COMMIT"])
+            assert not database.struck
+            database.cut_commits(0)
     assert written(database_url) == [1]
-    assert not database.struck
 
 
 def test_seed_chooses_which_replies_are_lost(valkey: Server) -> None:
