@@ -71,10 +71,11 @@ ERROR_NAMES: Mapping[int, str] = {
 BEFORE_THE_REQUEST = frozenset({1, 2, 3, 5, 6, 7, 27, 28, 35, 58, 59, 60, 66, 77, 83, 90, 91, 98})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Request:
     """One HTTP request. `headers` are complete "name: value" lines, without content-length.
 
+    Not frozen: one is made for each push, and freezing costs time.
     `timeout` covers everything from submission to the last byte of the answer, waiting for a stream included.
     With `is_resend_allowed` false the body can be read only once, so that libcurl cannot repeat it silently.
     """
@@ -120,9 +121,9 @@ class HeaderLines(Mapping[str, str]):
         return len(self._parsed())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Response:
-    """What came back: any status is an answer. Header names are lower-case."""
+    """What came back, not frozen either: any status is an answer. Header names are lower-case."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -108,9 +108,11 @@ class Content:
     expires_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Push:
-    """One delivery about to be sent. `position` is the caller's own index and comes back in the answer.
+    """One delivery about to be sent. Not frozen: one is made for each push, and freezing costs time.
+
+    `position` is the caller's own index and comes back in the answer.
 
     `delivery_id` is a lowercase UUID that is the same at every attempt of this delivery (`apns-id`).
     `request_tag` is what `Batch.request_tag` was at an earlier, unanswered try of the same request (JPush `cid`).
@@ -125,9 +127,9 @@ class Push:
     request_tag: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Answer:
-    """What became of one push."""
+    """What became of one push. Not frozen, like `Push`."""
 
     push: Push
     outcome: Outcome | SendError

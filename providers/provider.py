@@ -35,9 +35,9 @@ class Verdict:
     otherwise: Outcome | SendError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Batch:
-    """One request, complete except for its authorization, and the pushes it carries.
+    """One request, complete except for its authorization, and the pushes it carries. Not frozen, like `Push`.
 
     `headers` are complete "name: value" lines; giving the same tuple object for many batches is cheaper.
     `request_tag` identifies the request to the vendor (JPush `cid`): it is stored before the first try. `is_repeat`:

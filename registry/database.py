@@ -98,7 +98,7 @@ class Database:
             reraise=True,
         )
         try:
-            result: T = attempts(self._once, work, is_one_statement)
+            result: T = attempts(self._once, work, is_one_statement=is_one_statement)
             return result
         except psycopg.errors.LockNotAvailable as error:
             raise Busy(
@@ -118,7 +118,7 @@ class Database:
             connection.close()
         self._local.connection = None
 
-    def _once(self, work: Callable[[Connection], T], is_one_statement: bool) -> T:
+    def _once(self, work: Callable[[Connection], T], *, is_one_statement: bool) -> T:
         try:
             if is_one_statement:
                 return work(self.connection())

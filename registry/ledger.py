@@ -303,7 +303,9 @@ def flush(
             "final_attempts": _numbers(final.attempts for final in finals),
             "final_reasons": _texts([final.reason for final in finals]),
             "final_provider_ids": _texts([final.provider_id for final in finals]),
-            "final_earlier": _texts([json.dumps(final.earlier) if final.earlier else None for final in finals]),
+            "final_earlier": _texts(
+                [json.dumps(final.earlier) if final.earlier else None for final in finals]
+            ),
             "wait_notifications": [notification_ids(wait.position) for wait in waits],
             "wait_devices": [device_ids[wait.position] for wait in waits],
             "wait_attempts": [wait.attempts for wait in waits],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from celery import Celery, signals
 from kombu import Exchange, Queue
@@ -94,6 +95,10 @@ def _configuration(settings: Settings) -> dict[str, Any]:
     }
 
 
+# How many objects come into being before the collector looks at them: some 500 pushes.
+_YOUNG_OBJECTS: Final = 20_000
+
+
 def _transport(broker_url: str, settings: Settings) -> dict[str, Any]:
     """Choose what only one kind of broker knows."""
     kind = broker_url.partition("://")[0]
@@ -146,6 +151,9 @@ def _connect_signals(app: Celery, runtime: Runtime) -> None:
 
     def begin_process(**_: object) -> None:
         runtime.stop.begin_child()
+        # What a process begins with stays; of what a push leaves behind, little is in cycles.
+        gc.freeze()
+        gc.set_threshold(_YOUNG_OBJECTS)
 
     def end_process(**_: object) -> None:
         runtime.close()

@@ -1,4 +1,4 @@
-"""What to do with the outcome of one attempt: a pure and total function, and the backoff curve.
+"""What to do when an attempt was not accepted: a pure and total function, and the backoff curve.
 
 Complete     ended, with a final outcome
 Retire       ended, and the token is dead
@@ -16,11 +16,9 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from providers.outcome import (
-    Accepted,
     AnswerUnknown,
     CredentialsRejected,
     NotSent,
-    Outcome,
     Rejected,
     SendError,
     Throttled,
@@ -42,11 +40,9 @@ class Complete:
     """The delivery ended. `suspects_token`: the vendor doubted the token. `needs_proof`: or the message."""
 
     outcome: FinalOutcome
-    reason: str | None = None
-    provider_id: str | None = None
+    reason: str
     suspects_token: bool = False
     needs_proof: bool = False
-    is_provisional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,17 +117,14 @@ class Attempt:
     is_probe: bool = False
 
 
+Failure = Unregistered | Rejected | Throttled | Unavailable | SendError
+
+
 def decide(  # noqa: PLR0911  one return for each outcome
-    outcome: Outcome | SendError, attempt: Attempt, policy: RetryPolicy, jitter: Jitter
+    outcome: Failure, attempt: Attempt, policy: RetryPolicy, jitter: Jitter
 ) -> Decision:
     """Decide what becomes of a delivery. `jitter(ceiling)` draws from [0, ceiling], in seconds."""
     match outcome:
-        case Accepted():
-            return Complete(
-                outcome=FinalOutcome.ACCEPTED,
-                provider_id=outcome.message_id,
-                is_provisional=outcome.provisional,
-            )
         case Unregistered():
             return Retire(reason=outcome.reason, invalidated_at=outcome.invalidated_at)
         case Rejected():

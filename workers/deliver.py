@@ -17,8 +17,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
-from uuid import UUID, uuid5
+from datetime import datetime, timedelta
+from hashlib import sha1
+from uuid import UUID
 
 import structlog
 
@@ -65,7 +66,7 @@ _STRIKES = 2
 # A single delivery must be met by more before it is given up: workers are killed for other reasons, too.
 _STRIKES_ALONE = 5
 _POISON = "killed its worker process repeatedly"
-_DELIVERIES = UUID("0b6a3c0e-5d0e-5f53-8a7e-6a2f9f4f3c11")
+_DELIVERIES = UUID("0b6a3c0e-5d0e-5f53-8a7e-6a2f9f4f3c11").bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,8 +195,9 @@ class Delivery:
         queue = self._claim.open_positions()
         try:
             if self._client is None:
+                now = self._recorder.now
                 for position in queue:
-                    self._may_be_sent(position)
+                    self._may_be_sent(position, now)
             else:
                 self._send(self._client, queue)
             self._conclude()
@@ -241,7 +243,8 @@ class Delivery:
 
     def _feed(self, client: Client, positions: list[int]) -> int:
         """Load, render, commit as issued, send. Returns how many positions will be answered."""
-        positions = [position for position in positions if self._may_be_sent(position)]
+        now = self._recorder.now
+        positions = [position for position in positions if self._may_be_sent(position, now)]
         addresses = self._load(positions)
         pushes = [
             self._push(position, addresses[position])
@@ -260,14 +263,14 @@ class Delivery:
             client.submit(batch)
         return len(pushes)
 
-    def _may_be_sent(self, position: int) -> bool:
+    def _may_be_sent(self, position: int, now: datetime) -> bool:
         """End a position that is cancelled, expired, unreadable, or possibly sent and not to be repeated."""
         recorder, content = self._recorder, self._content(position)
         if self._claim.notification_id(position) in recorder.cancelled:
             recorder.end(position, FinalOutcome.CANCELLED)
         elif content is None:
             recorder.end(position, FinalOutcome.REJECTED, reason="ContentUnreadable")
-        elif content.expires_at <= recorder.now:
+        elif content.expires_at <= now:
             recorder.end(position, FinalOutcome.EXPIRED)
         elif recorder.is_unsure(position) and not _is_repeatable(content.event):
             recorder.end(position, FinalOutcome.UNKNOWN, reason="the worker died")
@@ -299,9 +302,7 @@ class Delivery:
             position=position,
             token=address.token,
             content=content,
-            delivery_id=str(
-                uuid5(_DELIVERIES, f"{content.notification_id}/{self._claim.device_ids[position]}")
-            ),
+            delivery_id=_delivery_id(content.notification_id, self._claim.device_ids[position]),
             is_installation_id=address.is_installation_id,
             locale=address.locale,
             request_tag=tags[position] if tags else None,
@@ -345,8 +346,12 @@ class Delivery:
             # The client divided the request: each part is a request of its own to the vendor.
             tag = answer.push.request_tag
         self._weigh(position, tag or push.delivery_id, outcome)
+        number = self._recorder.attempts_spent(position) + 1
+        if isinstance(outcome, Accepted):
+            self._recorder.accept(position, address, outcome, attempts=number)
+            return
         attempt = Attempt(
-            number=self._recorder.attempts_spent(position) + 1,
+            number=number,
             now=self._recorder.now,
             expires_at=content.expires_at,
             is_repeatable=_is_repeatable(content.event),
@@ -359,7 +364,7 @@ class Delivery:
             Answered(
                 number=attempt.number,
                 outcome=_NAMES[type(outcome)],
-                reason=None if isinstance(outcome, Accepted) else outcome.reason,
+                reason=outcome.reason,
             ),
             decide(outcome, attempt, self._tools.policy, self._jitter(tag)),
             tag=tag,
@@ -420,12 +425,18 @@ def _read(stored: StoredContent) -> Content | None:
     return Content(notification_id=stored.notification_id, event=event, expires_at=stored.expires_at)
 
 
+def _delivery_id(notification_id: int, device_id: int) -> str:
+    """Name a delivery: what `uuid5` says, in a third of its time."""
+    digest = sha1(_DELIVERIES + b"%d/%d" % (notification_id, device_id), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
+
+
 def _is_repeatable(event: Event) -> bool:
     return event.message.on_unknown is not OnUnknown.DROP
 
 
 _NAMES: Mapping[type, str] = {
-    Accepted: "accepted",
     Unregistered: "unregistered",
     Rejected: "rejected",
     Throttled: "throttled",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
+from providers.outcome import Accepted
 from registry import devices, ledger, receipts
 from registry.database import Connection, Database, boot_seconds
 from registry.devices import TokenAnswer
@@ -157,6 +158,17 @@ class Recorder:
         self.claim.result[position] = CODES[outcome]
         return final
 
+    def accept(self, position: int, address: Address, accepted: Accepted, *, attempts: int) -> None:
+        """Record an acceptance: what most answers are."""
+        self.end(position, FinalOutcome.ACCEPTED, attempts=attempts, provider_id=accepted.message_id)
+        self._accepted += 1
+        self._prove(position, address)
+        if accepted.provisional and accepted.message_id is not None:
+            members = self._pending.provisional.setdefault(accepted.message_id, {})
+            members[self.claim.device_ids[position]] = address
+        elif address.is_suspect:
+            self._pending.trusted.append(self._about_token(position, address, "accepted"))
+
     def record(
         self,
         position: int,
@@ -166,11 +178,13 @@ class Recorder:
         *,
         tag: str | None = None,
     ) -> None:
-        """Record what one answer led to. `tag` keeps a vendor's request together for a repeat."""
+        """Record what another answer led to. `tag` keeps a vendor's request together for a repeat."""
         number = answered.number
         match decision:
             case Complete():
-                self._complete(position, address, number, decision)
+                self.end(position, decision.outcome, attempts=number, reason=decision.reason)
+                if decision.suspects_token:
+                    self._doubt(position, address, decision)
             case Retire():
                 self.end(position, FinalOutcome.UNREGISTERED, attempts=number, reason=decision.reason)
                 self._pending.dead.append(
@@ -188,28 +202,9 @@ class Recorder:
             case _:
                 assert_never(decision)
 
-    def _complete(self, position: int, address: Address, number: int, decision: Complete) -> None:
-        self.end(
-            position,
-            decision.outcome,
-            attempts=number,
-            reason=decision.reason,
-            provider_id=decision.provider_id,
-        )
-        if decision.outcome is FinalOutcome.ACCEPTED:
-            self._accepted += 1
-            self._prove(position, address)
-            if decision.is_provisional and decision.provider_id is not None:
-                members = self._pending.provisional.setdefault(decision.provider_id, {})
-                members[self.claim.device_ids[position]] = address
-            elif address.is_suspect:
-                self._pending.trusted.append(self._about_token(position, address, "accepted"))
-        elif decision.suspects_token:
-            self._doubt(position, address, decision)
-
     def _doubt(self, position: int, address: Address, decision: Complete) -> None:
         """Doubt a token: at once, or as soon as its message is proven good, which may be never."""
-        about = self._about_token(position, address, decision.reason or "doubted")
+        about = self._about_token(position, address, decision.reason)
         words = self.claim.notification_id(position), address.locale
         if decision.needs_proof and words not in self._proven:
             self._held.setdefault(words, []).append(about)
@@ -221,6 +216,8 @@ class Recorder:
         """Note that what a notification says in one language was accepted: it was not at fault elsewhere."""
         words = self.claim.notification_id(position), address.locale
         self._proven.add(words)
+        if not self._held:
+            return
         believed = self._held.pop(words, [])
         self._pending.doubted += believed
         self._doubted += len(believed)

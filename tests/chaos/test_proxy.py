@@ -173,13 +173,12 @@ def test_statement_by_itself_is_a_commit(database: Proxy, database_url: str) -> 
 
 def test_nothing_is_cut_within_a_transaction(database: Proxy, database_url: str) -> None:
     """Statements before its end pass, also one with a text that says so."""
-    with psycopg.connect(database.url, autocommit=True) as connection:
-        with connection.transaction():
-            database.cut_commits()
-            connection.execute("INSERT INTO written VALUES (1)")
-            connection.execute("SELECT %s", ["COMMIT"])
-            assert not database.struck
-            database.cut_commits(0)
+    with psycopg.connect(database.url, autocommit=True) as connection, connection.transaction():
+        database.cut_commits()
+        connection.execute("INSERT INTO written VALUES (1)")
+        connection.execute("SELECT %s", ["COMMIT"])
+        assert not database.struck
+        database.cut_commits(0)
     assert written(database_url) == [1]
 
 

@@ -787,8 +787,8 @@ class Losing(Database):
         super().__init__(url)
         self._left = number
 
-    def _once(self, work: Callable[[Connection], T], is_one_statement: bool) -> T:
-        result = super()._once(work, is_one_statement)
+    def _once(self, work: Callable[[Connection], T], *, is_one_statement: bool) -> T:
+        result = super()._once(work, is_one_statement=is_one_statement)
         self._left -= 1
         if self._left == -1:
             self.connection().close()

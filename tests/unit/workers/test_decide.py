@@ -7,11 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.outcome import (
-    Accepted,
     AnswerUnknown,
     CredentialsRejected,
     NotSent,
-    Outcome,
     Rejected,
     SendError,
     Throttled,
@@ -26,6 +24,7 @@ from workers.decide import (
     DeadLetter,
     Decision,
     Expire,
+    Failure,
     Retire,
     RetryAt,
     RetryPolicy,
@@ -51,14 +50,6 @@ def least(_ceiling: float) -> float:
 def attempt(number: int = 1, *, left: timedelta = timedelta(days=20), **more: bool) -> Attempt:
     """Describe a try with so much time left."""
     return Attempt(number=number, now=NOW, expires_at=NOW + left, **more)
-
-
-def test_accepted_ends_with_the_vendors_id() -> None:
-    """An acceptance is final; whether it must be asked about later is kept."""
-    outcome = Accepted(message_id="m", provisional=True)
-    assert decide(outcome, attempt(), POLICY, most) == Complete(
-        outcome=FinalOutcome.ACCEPTED, provider_id="m", is_provisional=True
-    )
 
 
 def test_unregistered_retires() -> None:
@@ -133,7 +124,7 @@ def test_rejected_credentials_spend_no_attempt(number: int) -> None:
     [Unavailable(reason="r", delay=MINUTE), NotSent("r"), AnswerUnknown("r")],
     ids=lambda outcome: type(outcome).__name__,
 )
-def test_last_attempt_ends_in_a_dead_letter(outcome: Outcome | SendError) -> None:
+def test_last_attempt_ends_in_a_dead_letter(outcome: Failure) -> None:
     """The attempt limit includes the first."""
     assert isinstance(decide(outcome, attempt(9), POLICY, least), RetryAt)
     assert decide(outcome, attempt(10), POLICY, least) == DeadLetter(reason="r")
@@ -149,7 +140,7 @@ def test_last_attempt_ends_in_a_dead_letter(outcome: Outcome | SendError) -> Non
     ],
     ids=lambda outcome: type(outcome).__name__,
 )
-def test_time_to_live_of_zero_is_one_attempt(outcome: Outcome | SendError) -> None:
+def test_time_to_live_of_zero_is_one_attempt(outcome: Failure) -> None:
     """An event that may not be kept is not tried again, for whatever reason."""
     assert decide(outcome, attempt(is_only=True), POLICY, least) == Expire(reason="r")
 
@@ -163,7 +154,7 @@ def test_time_to_live_of_zero_is_one_attempt(outcome: Outcome | SendError) -> No
     ],
     ids=lambda outcome: type(outcome).__name__,
 )
-def test_retry_after_the_deadline_is_none(outcome: Outcome | SendError) -> None:
+def test_retry_after_the_deadline_is_none(outcome: Failure) -> None:
     """What would be due when it has expired ends now, and says why."""
     assert decide(outcome, attempt(left=timedelta(seconds=5)), POLICY, least) == Expire(reason="r")
 
@@ -213,7 +204,6 @@ def test_backoff_lies_between_floor_and_ceiling(
 
 
 OUTCOMES = st.one_of(
-    st.builds(Accepted),
     st.builds(Unregistered, reason=st.just("r"), invalidated_at=st.none()),
     st.builds(Rejected, reason=st.just("r"), suspects_token=st.booleans()),
     st.builds(Throttled, reason=st.just("r"), delay=st.timedeltas(timedelta(0), timedelta(days=1))),
@@ -232,7 +222,7 @@ OUTCOMES = st.one_of(
 )
 def test_every_outcome_has_a_decision_that_comes_in_time(
     *,
-    outcome: Outcome | SendError,
+    outcome: Failure,
     number: int,
     left: timedelta,
     is_repeatable: bool,
@@ -259,7 +249,7 @@ def test_foreign_outcome_is_an_error() -> None:
     [Unavailable(reason="INTERNAL", delay=MINUTE), NotSent("refused")],
     ids=lambda it: type(it).__name__,
 )
-def test_probe_that_is_turned_away_costs_no_attempt(outcome: Outcome | SendError) -> None:
+def test_probe_that_is_turned_away_costs_no_attempt(outcome: Failure) -> None:
     """The channel was tried, not the delivery; even the last attempt is not spent."""
     decided = decide(outcome, attempt(10, is_probe=True), POLICY, least)
     assert isinstance(decided, Snooze)
