@@ -292,6 +292,19 @@ class _Multi:
         self.due_at = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
 
 
+class _Forks:
+    """Counts how often this process was forked off, its ancestors included: asking for its id is a system call."""
+
+    count = 0
+
+    @classmethod
+    def add(cls) -> None:
+        cls.count += 1
+
+
+os.register_at_fork(after_in_child=_Forks.add)
+
+
 class Engine(Generic[Tag]):
     """Many requests at once over few connections, for one channel of one worker process.
 
@@ -309,7 +322,7 @@ class Engine(Generic[Tag]):
         client_certificate: bytes | None = None,
     ) -> None:
         """`client_certificate` is PEM with its private key; `ca_file` replaces the public authorities."""
-        self._process_id = os.getpid()
+        self._forks = _Forks.count
         self._ca_file = ca_file or certifi.where()
         self._client_certificate = client_certificate
         self._max_streams = max_streams
@@ -464,7 +477,7 @@ class Engine(Generic[Tag]):
         return _Multi(self._selector, self._max_streams, self._max_connections)
 
     def _assert_own_process(self) -> None:
-        if os.getpid() != self._process_id:
+        if _Forks.count != self._forks:
             raise RuntimeError("an engine cannot be used after a fork: create it in the process that sends")
 
     def _assert_safe(self, url: str) -> None:
