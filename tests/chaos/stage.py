@@ -5,7 +5,9 @@ What ends is started again after a moment, as systemd would, unless a scenario h
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -218,9 +220,15 @@ class Stage:
             if name in self.workers and self.workers[name].status is not None:
                 self._restart_worker(name)
 
-    def restart_gracefully(self, name: str) -> bool:
-        """Stop a worker as a deployment does and start it again. Tells whether it ended by itself."""
+    def restart_gracefully(self, name: str, *, is_group: bool = False) -> bool:
+        """Stop a worker as a deployment does and start it again. Tells whether it ended by itself.
+
+        `is_group`: the signal goes to each of its processes, as systemd's default does.
+        """
         self.hold(name)
+        if is_group:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.workers[name].pid, signal.SIGTERM)
         has_obeyed = self.workers[name].stop(_GRACE_SECONDS)
         with self._lock:
             self._held.discard(name)
