@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -176,12 +176,25 @@ class Killer:
         _signal(pid, signal.SIGCONT)
         return True
 
-    def lull(self, patience_seconds: float = 5.0) -> Sleeper | None:
-        """Let the next process sleep that is about to send a chunk's first pushes; `None` if none came by."""
+    def lull(self, channels: Collection[int], patience_seconds: float = 5.0) -> Sleeper | None:
+        """Let the next process sleep that is about to send a chunk's first pushes by one of the channels.
+
+        `None` if none came by.
+        """
+        deadline = time.monotonic() + patience_seconds
+        while time.monotonic() < deadline:
+            sleeper = self._lull_anyone(deadline)
+            if sleeper is not None and sleeper.channel in channels:
+                return sleeper
+            if sleeper is not None:
+                self.wake(sleeper)
+        return None
+
+    def _lull_anyone(self, deadline: float) -> Sleeper | None:
         path = self._stage.failpoints / "sleeps.jsonl"
         known = path.read_bytes() if path.exists() else b""
         self.arm(Point.ASLEEP)
-        deadline = time.monotonic() + patience_seconds
+        # Who has come by at the last moment is asleep, too.
         while time.monotonic() < deadline or not disarm(self._stage.failpoints, Point.ASLEEP):
             data = path.read_bytes() if path.exists() else b""
             if fresh := data[len(known) :].splitlines():

@@ -337,15 +337,13 @@ def _answer_late(arena: Arena, *, number: int) -> None:
     It wakes long before its lease ends. APNs names the instant of a token's death: what was replaced died an hour from
     now, so that only the comparison of tokens can tell; what was registered again died a minute ago.
     """
-    sleeper = arena.killer.lull()
+    apps = {some[Provider.APNS].id: app for app, some in arena.stage.channels.items()}
+    sleeper = arena.killer.lull(apps)
     if sleeper is None:
         return
     try:
-        app = next(
-            (app for app in _APPS if arena.stage.channels[app][Provider.APNS].id == sleeper.channel), ""
-        )
-        if app:
-            _change_tokens(arena, app, arena.load.settled_among(sleeper.devices), number)
+        settled = arena.load.settled_among(sleeper.devices)
+        _change_tokens(arena, apps[sleeper.channel], settled, number)
     finally:
         arena.killer.wake(sleeper)
 
