@@ -41,7 +41,7 @@ _TOPIC: Final = "everybody"
 _LATENCY_MS: Final = 50
 # As `pushfan up` starts them on two cores.
 _WORKERS: Final[Mapping[str, tuple[str, int]]] = {"urgent": ("urgent", 2), "rest": ("normal,bulk", 6)}
-_SETTINGS: Final[Mapping[str, object]] = {"delay_scale": 1.0, "page_size": 1500}
+_SETTINGS: Final[Mapping[str, object]] = {"delay_scale": 1.0, "backoff_seconds": 1, "backoff_cap_seconds": 4}
 _LONGEST_SECONDS: Final = 300.0
 _POLL_SECONDS: Final = 0.1
 _ENDED = """

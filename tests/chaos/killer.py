@@ -46,7 +46,8 @@ ORDER BY k.id
 """
 _SENDERS = """
 SELECT k.owner, k.id, k.fence, k.issued FROM pushfan.chunk k
-WHERE k.lease_until > clock_timestamp() AND starts_with(k.owner, %(machine)s)
+WHERE (NOT %(is_begun)s OR btrim(k.result, decode('00', 'hex')) <> '')
+  AND k.lease_until > clock_timestamp() AND starts_with(k.owner, %(machine)s)
   AND EXISTS (SELECT FROM generate_series(0, k.issued - 1) AS p (position) WHERE get_byte(k.result, p.position) = 0)
 ORDER BY k.id
 """
@@ -152,9 +153,18 @@ class Killer:
         """Let the next process die that comes by a point."""
         arm(self._stage.failpoints, point)
 
-    def kill_sender(self, patience_seconds: float = 5.0) -> bool:
-        """Kill a worker process with pushes on their way. Tells whether one was caught."""
-        caught = self._catch(patience_seconds)
+    def kill_sender(
+        self,
+        patience_seconds: float = 5.0,
+        *,
+        waits_seconds: float = _ON_THEIR_WAY_SECONDS,
+        is_begun: bool = False,
+    ) -> bool:
+        """Kill a worker process that waits for so long for answers. Tells whether one was caught.
+
+        `is_begun`: others have been recorded of the same chunk.
+        """
+        caught = self._catch(patience_seconds, waits_seconds=waits_seconds, is_begun=is_begun)
         if caught is None:
             return False
         pid, held = caught
@@ -274,18 +284,20 @@ class Killer:
                 if "workers.dispatch" in child.cmdline():
                     yield child.pid
 
-    def _catch(self, patience_seconds: float) -> tuple[int, list[Held]] | None:
+    def _catch(
+        self, patience_seconds: float, *, waits_seconds: float = _ON_THEIR_WAY_SECONDS, is_begun: bool = False
+    ) -> tuple[int, list[Held]] | None:
         """Stop a process that has pushes on their way, and say what it holds."""
         seen: dict[tuple[int, int, int], float] = {}
         deadline = time.monotonic() + patience_seconds
         while time.monotonic() < deadline:
             now = time.monotonic()
-            rows = self._look(_SENDERS, {"machine": machine()})
+            rows = self._look(_SENDERS, {"machine": machine(), "is_begun": is_begun})
             keys = [(row["id"], row["fence"], row["issued"]) for row in rows]
             seen = {key: seen.get(key, now) for key in keys}
             for row, key in zip(rows, keys, strict=True):
                 pid = _pid_in(row["owner"])
-                if now - seen[key] > _ON_THEIR_WAY_SECONDS and (held := self._hold(pid)):
+                if now - seen[key] > waits_seconds and (held := self._hold(pid)):
                     return pid, held
             time.sleep(0.005)
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import partial
 from random import Random
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from registry.channels import Provider
 from tests.chaos.failpoints import Point
@@ -38,8 +38,8 @@ class KillSender(Scenario):
         return [Move(at, "a sender is killed", _kill_sender) for at in every(chance, seconds, mean=2.5)]
 
 
-def _kill_sender(arena: Arena) -> None:
-    if arena.killer.kill_sender():
+def _kill_sender(arena: Arena, **how: Any) -> None:
+    if arena.killer.kill_sender(**how):
         arena.fault("sender killed")
 
 
@@ -204,12 +204,16 @@ class KillWaiting(KillSender):
     """A worker process that waits for slow answers is killed, every few seconds: all that it sent was received."""
 
     name = "kill_waiting"
+    settings: ClassVar[Mapping[str, object]] = {"chunk_size": 800}
 
     def moves(self, chance: Random, seconds: float) -> list[Move]:
-        """Draw how slow, and the instants."""
-        milliseconds = round(chance.uniform(600, 1000))
-        slow = Move(0, "providers take their time", partial(slow_down, milliseconds=milliseconds))
-        return [slow, *super().moves(chance, seconds)]
+        """Draw how slow, the instants, and whether something of the chunk must have been recorded."""
+        milliseconds = round(chance.uniform(800, 1200))
+        moves = [Move(0, "providers take their time", partial(slow_down, milliseconds=milliseconds))]
+        for place, at in enumerate(every(chance, seconds, mean=2)):
+            act = partial(_kill_sender, waits_seconds=0.2, is_begun=place % 2 == 1)
+            moves.append(Move(at, "a sender that waited is killed", act))
+        return moves
 
 
 def slow_down(arena: Arena, milliseconds: int) -> None:
