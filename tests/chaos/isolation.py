@@ -46,7 +46,7 @@ _LONGEST_SECONDS: Final = 300.0
 _POLL_SECONDS: Final = 0.1
 _ENDED = """
 SELECT d.channel_id, count(*) AS ended, count(*) FILTER (WHERE l.outcome = 'accepted') AS accepted,
-       max(l.at) AS last_at, max(l.attempts) AS attempts
+       max(l.at) AS last_at, count(*) FILTER (WHERE l.attempts > 1) AS repeated
 FROM pushfan.notification n
 JOIN pushfan.delivery l ON l.notification_id = n.id
 JOIN pushfan.device d ON d.id = l.device_id
@@ -172,7 +172,7 @@ class _Scene:
                 name: round(self._size / (rows[channel]["last_at"].timestamp() - began), 1)
                 for name, channel in others.items()
             },
-            repeated=sum(row["attempts"] > 1 for row in rows.values()),
+            repeated=sum(row["repeated"] for row in rows.values()),
             not_accepted=sum(row["ended"] - row["accepted"] for row in rows.values()),
         )
         self._mend()

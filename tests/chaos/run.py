@@ -221,8 +221,8 @@ class _Run:
         reckoning.reckon()
         findings.duplicates_bound = sum(kill.unrecorded for kill in killer.kills) + findings.ambiguous
         self._judge(reckoning)
-        # In company a scenario may be kept from what it wants to do.
-        for scenario in self._scenarios if len(self._scenarios) == 1 else ():
+        is_alone = len(self._scenarios) == 1
+        for scenario in [one for one in self._scenarios if is_alone or one.checks_in_company]:
             findings.failures += [f"{scenario.name}: {one}" for one in scenario.check(self._arena, findings)]
 
     def _longest_send_seconds(self) -> float:
