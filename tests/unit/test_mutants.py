@@ -2,6 +2,7 @@ import subprocess
 
 import pytest
 
+from tests.chaos.__main__ import parser
 from tests.chaos.mutants import DIRECTORY, NAMES, ROOT, Mutant, read
 from tests.chaos.scenarios import ALL
 
@@ -18,7 +19,8 @@ def test_mutant_says_what_must_fail(name: str) -> None:
     mutant = read(name)
     assert mutant.scenario in ALL
     assert mutant.removes.startswith("Removes ")
-    assert mutant.arguments
+    options = parser().parse_args([*mutant.arguments, "--scenario", mutant.scenario])
+    assert options.devices >= 1000
     assert mutant.fails
 
 
