@@ -3,6 +3,7 @@
 #   make demo                 install, then fan out to thousands of simulated devices     DEMO_ARGS='--calm'
 #   make test                 install, then run all tests                                 TEST_ARGS='-k wire'
 #   make chaos                install, then kill, cut and flood until something gives  CHAOS_ARGS='--devices 20000'
+#   make mutants              install, then remove each protection in a copy: chaos must notice  MUTANTS_ARGS='--only fence'
 #   make check                install, then lint, types, floors, deploy files
 #   make bench                install, then measure what it costs here (an hour)          BENCH_ARGS='direct --quick'
 #   make bench-check          install, then compare a quick run's ratios with the recorded ones
@@ -15,6 +16,7 @@ PYTHON ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
 CHAOS_ARGS ?=
+MUTANTS_ARGS ?=
 BENCH_ARGS ?=
 JOBS = 2
 CANDIDATES = python3 python3.13 python3.12 python3.11 python3.14 python
@@ -22,7 +24,7 @@ CANDIDATES = python3 python3.13 python3.12 python3.11 python3.14 python
 # A caller's modules must not stand in front of ours: the floors have everyday names.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help install demo test chaos bench bench-check check
+.PHONY: help install demo test chaos mutants bench bench-check check
 
 help:
 	@sed -n '/^#/!q; s/^#$$//; s/^# //; p' Makefile
@@ -35,6 +37,9 @@ test: install
 
 chaos: install
 	@.venv/bin/python -m tests.chaos.tour $(CHAOS_ARGS)
+
+mutants: install
+	@.venv/bin/python -m tests.chaos.mutants $(MUTANTS_ARGS)
 
 bench: install
 	@.venv/bin/python -m bench $(BENCH_ARGS)

@@ -426,6 +426,8 @@ def split(connection: Connection, claim: Claim, positions: Sequence[int]) -> Non
                 "expires_at": claim.expires_at,
                 "issued": sum(position in unsure for position in half),
                 "result": bytes(len(half)),
+                # The next kill divides a half again; a single delivery is judged anew.
+                "strikes": min(1, len(half) - 1),
             },
         )
 

@@ -141,7 +141,9 @@ class Http2Connection(asyncio.Protocol):
         """Reset the TCP connection."""
         self._cut_off()
         if self._transport is not None:
-            self._transport.abort()
+            # Forgotten at once: until it says that it is lost, it fails when it is written to.
+            transport, self._transport = self._transport, None
+            transport.abort()
 
     def _cut_off(self) -> None:
         self._forget_read()
@@ -298,7 +300,8 @@ class Http2Connection(asyncio.Protocol):
         if self._transport is not None and not self._is_deaf:
             self._on_cut_off(sum(stream.receipts for stream in self._streams.values()))
             self._streams.clear()
-            self._transport.close()
+            transport, self._transport = self._transport, None
+            transport.close()
 
 
 def _settings(limit: int) -> h2.settings.Settings:

@@ -306,10 +306,11 @@ RETURNING k.id AS chunk_id, k.owner, k.channel_id
 -- name: insert_chunk
 -- One half of a chunk that made no progress twice.
 INSERT INTO pushfan.chunk
-    (app_id, channel_id, lane, notification_ids, device_ids, attempts, earlier, request_tags, expires_at, issued, result)
+    (app_id, channel_id, lane, notification_ids, device_ids, attempts, earlier, request_tags, expires_at, issued, result,
+     strikes)
 VALUES
     (%(app_id)s, %(channel_id)s, %(lane)s, %(notification_ids)s, %(device_ids)s, %(attempts)s, %(earlier)s,
-     %(request_tags)s, %(expires_at)s, %(issued)s, %(result)s)
+     %(request_tags)s, %(expires_at)s, %(issued)s, %(result)s, %(strikes)s)
 
 -- name: record_dead
 -- A delivery that will not move by itself any more.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .proxy import Proxy
 from .rabbit import is_installed
-from .run import run
+from .run import QUIET_SECONDS, run
 from .scenarios import ALL, choose
 
 
@@ -24,6 +24,12 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--seed", type=int, default=1, help="decides who is there and what happens when")
     result.add_argument("--devices", type=int, default=2_000)
     result.add_argument("--seconds", type=float, default=20, help="how long the load lasts")
+    result.add_argument(
+        "--quiet-seconds",
+        type=float,
+        default=QUIET_SECONDS,
+        help="how long to wait at most until all is done",
+    )
     result.add_argument(
         "--scenario",
         action="append",
@@ -60,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seconds=options.seconds,
         open_road=Proxy,
         keep=options.keep,
+        quiet_seconds=options.quiet_seconds,
     )
     print(json.dumps(findings.as_json(), indent=None if options.json else 2))  # noqa: T201 - as above
     return 0 if findings.passed else 1

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -32,10 +32,12 @@ _SETTLE_SECONDS: Final = 0.05
 # Positions are issued before they are sent: after this long they are on their way.
 _ON_THEIR_WAY_SECONDS: Final = 0.01
 _LONGEST_RECOVERY_SECONDS: Final = 120.0
-_SENDER, _TREE, _FREEZE, _DISPATCHER = "sender", "tree", "freeze", "dispatcher"
+# A lease lasts 10 s; a machine that is busy is given more, and a sleeper is woken in any case.
+_LONGEST_SLEEP_SECONDS: Final = 25.0
+_SENDER, _TREE, _FREEZE, _SLEEP, _DISPATCHER = "sender", "tree", "freeze", "sleep", "dispatcher"
 _MID_SEND: Final = frozenset({_SENDER, _TREE, Point.SENDING, Point.ANSWERED})
 _HELD = """
-SELECT k.id, k.fence,
+SELECT k.id, k.fence, k.channel_id, k.device_ids,
        (SELECT count(*) FROM generate_series(0, k.issued - 1) AS p (position)
         WHERE get_byte(k.result, p.position) = 0)::integer AS unrecorded
 FROM pushfan.chunk k
@@ -44,7 +46,8 @@ ORDER BY k.id
 """
 _SENDERS = """
 SELECT k.owner, k.id, k.fence, k.issued FROM pushfan.chunk k
-WHERE k.lease_until > clock_timestamp() AND starts_with(k.owner, %(machine)s)
+WHERE (NOT %(is_begun)s OR btrim(k.result, decode('00', 'hex')) <> '')
+  AND k.lease_until > clock_timestamp() AND starts_with(k.owner, %(machine)s)
   AND EXISTS (SELECT FROM generate_series(0, k.issued - 1) AS p (position) WHERE get_byte(k.result, p.position) = 0)
 ORDER BY k.id
 """
@@ -62,6 +65,17 @@ class Held:
     chunk: int
     fence: int
     unrecorded: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sleeper:
+    """A process that sleeps with a chunk whose first addresses it has loaded, and that has sent nothing of it."""
+
+    pid: int
+    chunk: int
+    fence: int
+    channel: int
+    devices: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,9 +153,18 @@ class Killer:
         """Let the next process die that comes by a point."""
         arm(self._stage.failpoints, point)
 
-    def kill_sender(self, patience_seconds: float = 5.0) -> bool:
-        """Kill a worker process with pushes on their way. Tells whether one was caught."""
-        caught = self._catch(patience_seconds)
+    def kill_sender(
+        self,
+        patience_seconds: float = 5.0,
+        *,
+        waits_seconds: float = _ON_THEIR_WAY_SECONDS,
+        is_begun: bool = False,
+    ) -> bool:
+        """Kill a worker process that waits for so long for answers. Tells whether one was caught.
+
+        `is_begun`: others have been recorded of the same chunk.
+        """
+        caught = self._catch(patience_seconds, waits_seconds=waits_seconds, is_begun=is_begun)
         if caught is None:
             return False
         pid, held = caught
@@ -162,6 +185,65 @@ class Killer:
         time.sleep(max(0.0, end - time.monotonic()))
         _signal(pid, signal.SIGCONT)
         return True
+
+    def lull(self, channels: Collection[int], patience_seconds: float = 5.0) -> Sleeper | None:
+        """Let the next process sleep that is about to send a chunk's first pushes by one of the channels.
+
+        `None` if none came by.
+        """
+        deadline = time.monotonic() + patience_seconds
+        while time.monotonic() < deadline:
+            sleeper = self._lull_anyone(deadline)
+            if sleeper is not None and sleeper.channel in channels:
+                return sleeper
+            if sleeper is not None:
+                self.wake(sleeper)
+        return None
+
+    def _lull_anyone(self, deadline: float) -> Sleeper | None:
+        path = self._stage.failpoints / "sleeps.jsonl"
+        known = path.read_bytes() if path.exists() else b""
+        self.arm(Point.ASLEEP)
+        # Who has come by at the last moment is asleep, too.
+        while time.monotonic() < deadline or not disarm(self._stage.failpoints, Point.ASLEEP):
+            data = path.read_bytes() if path.exists() else b""
+            if fresh := data[len(known) :].splitlines():
+                return self._sleeper(int(json.loads(fresh[0])["pid"]))
+            time.sleep(_POLL_SECONDS)
+        return None
+
+    def _sleeper(self, pid: int) -> Sleeper | None:
+        while not _is_stopped(pid):
+            time.sleep(0.002)
+        rows = self._look(_HELD, {"owner": f"{machine()}{pid}-"}, is_needed=True)
+        if len(rows) != 1:  # its chunk is somebody else's by now
+            _signal(pid, signal.SIGCONT)
+            return None
+        (row,) = rows
+        return Sleeper(
+            pid=pid, chunk=row["id"], fence=row["fence"], channel=row["channel_id"], devices=row["device_ids"]
+        )
+
+    def wake(self, sleeper: Sleeper) -> None:
+        """Let a sleeper go on."""
+        _signal(sleeper.pid, signal.SIGCONT)
+
+    def oversleep(self, sleeper: Sleeper, late_seconds: float) -> bool:
+        """Wake a sleeper so long after somebody else has taken its chunk over. Tells whether somebody has.
+
+        It had sent nothing, so nothing may come twice of it: the bound does not grow.
+        """
+        held = [Held(chunk=sleeper.chunk, fence=sleeper.fence, unrecorded=0)]
+        self._note(Kill(pid=sleeper.pid, point=_SLEEP, held=held, at=time.monotonic(), is_freeze=True))
+        deadline = time.monotonic() + _LONGEST_SLEEP_SECONDS
+        is_taken_over = False
+        while not is_taken_over and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+            rows = self._look(_FENCES, {"ids": [sleeper.chunk]}, is_needed=True)
+            is_taken_over = [row["fence"] for row in rows] != [sleeper.fence]
+        time.sleep(late_seconds)
+        self.wake(sleeper)
+        return is_taken_over
 
     def kill_tree(self, name: str) -> None:
         """Kill a worker with all its processes, the dispatcher too, all at once."""
@@ -202,18 +284,20 @@ class Killer:
                 if "workers.dispatch" in child.cmdline():
                     yield child.pid
 
-    def _catch(self, patience_seconds: float) -> tuple[int, list[Held]] | None:
+    def _catch(
+        self, patience_seconds: float, *, waits_seconds: float = _ON_THEIR_WAY_SECONDS, is_begun: bool = False
+    ) -> tuple[int, list[Held]] | None:
         """Stop a process that has pushes on their way, and say what it holds."""
         seen: dict[tuple[int, int, int], float] = {}
         deadline = time.monotonic() + patience_seconds
         while time.monotonic() < deadline:
             now = time.monotonic()
-            rows = self._look(_SENDERS, {"machine": machine()})
+            rows = self._look(_SENDERS, {"machine": machine(), "is_begun": is_begun})
             keys = [(row["id"], row["fence"], row["issued"]) for row in rows]
             seen = {key: seen.get(key, now) for key in keys}
             for row, key in zip(rows, keys, strict=True):
                 pid = _pid_in(row["owner"])
-                if now - seen[key] > _ON_THEIR_WAY_SECONDS and (held := self._hold(pid)):
+                if now - seen[key] > waits_seconds and (held := self._hold(pid)):
                     return pid, held
             time.sleep(0.005)
         return None

@@ -32,6 +32,7 @@ _LOOK_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.02
 _WARMED, _WARM_UP_SECONDS = 60, 60.0
 _UNFINISHED = "SELECT count(*) AS number FROM pushfan.notification WHERE finished_at IS NULL"
+_KEYS = "SELECT d.device_key FROM pushfan.device d WHERE d.id = ANY (%(ids)s) ORDER BY d.id"
 _TAKEN_IN = """
 SELECT k.key FROM pushfan.event_key k JOIN pushfan.app a ON a.id = k.app_id
 WHERE a.name = %(app)s AND k.key = ANY (%(keys)s)
@@ -130,6 +131,25 @@ class Load:
         """Publish something that is not in the plan."""
         with self._lock:
             self._extra.append(publication)
+
+    def settled_among(self, device_ids: Sequence[int]) -> list[Phone]:
+        """Choose the phones behind device rows that stay as they are: nothing in the plan will happen to them."""
+        changing = {happening.phone for happening in self._world.happenings}
+        keys = [row["device_key"] for row in self._stage.run(_KEYS, {"ids": device_ids})]
+        phones = [self._world.phones[int(key.removeprefix("phone-"))] for key in keys]
+        return [phone for phone in phones if not phone.is_dead and phone.number not in changing]
+
+    def token_of(self, phone: Phone) -> str:
+        """Tell the token that a phone registered last."""
+        return self.lives[phone.number].tokens[-1]
+
+    def register_again(self, pairs: Sequence[tuple[Phone, str]]) -> None:
+        """Register settled phones anew, with the same token or another one."""
+        calls = [self._install(phone, phone.user, token) for phone, token in pairs]
+        self._stage.database.run(partial(devices.install_many, calls=calls))
+        for phone, token in pairs:
+            if token not in self.lives[phone.number].tokens:
+                self.lives[phone.number].tokens.append(token)
 
     def stop(self, patience_seconds: float) -> None:
         """Go on until everything is taken in, or patience ends."""

@@ -24,7 +24,7 @@ from .stage import DirectRoad, Stage
 from .world import APPS, World, create_world
 
 _STALLED_SECONDS: Final = 60.0
-_QUIET_SECONDS: Final = 900.0
+QUIET_SECONDS: Final = 900.0
 _TAKEN_IN_SECONDS: Final = 120.0
 _LOOK_SECONDS: Final = 0.5
 _TELL_SECONDS: Final = 5.0
@@ -50,10 +50,12 @@ def run(
     open_road: Callable[..., Road] = DirectRoad,
     keep: Path | None = None,
     judges_recovery: bool = True,
+    quiet_seconds: float = QUIET_SECONDS,
 ) -> Findings:
     """Run the scenarios together. `keep` is a directory that stays, for looking into afterwards.
 
     `judges_recovery` can be turned off where the machine is not ours: then only what is lost or repeated counts.
+    `quiet_seconds`: how long to wait at most until all is done when everything is healed; what is not, is unfinished.
     """
     began = time.monotonic()
     world = create_world(
@@ -86,8 +88,9 @@ def run(
     )
     with stage:
         _Run(
-            stage, world, adversary, scenarios, findings, seconds=seconds, judges_recovery=judges_recovery
-        ).run()
+            stage, world, adversary, scenarios, findings, seconds=seconds, judges_recovery=judges_recovery,
+            quiet_seconds=quiet_seconds,
+        ).run()  # fmt: skip
     findings.seconds = round(time.monotonic() - began, 1)
     return findings
 
@@ -115,7 +118,9 @@ class _Run:
         *,
         seconds: float,
         judges_recovery: bool,
+        quiet_seconds: float,
     ) -> None:
+        self._quiet_seconds = quiet_seconds
         self._judges_recovery = judges_recovery and all(one.recovers for one in scenarios)
         self._stage = stage
         self._world = world
@@ -188,7 +193,7 @@ class _Run:
         """Wait until nothing is left to do, or nothing moves any more: the reckoning says what is missing."""
         began = moved_at = time.monotonic()
         last: dict[str, Any] | None = None
-        while time.monotonic() - began < _QUIET_SECONDS:
+        while time.monotonic() - began < self._quiet_seconds:
             state = self._look()
             if state and not any(state[name] for name in ("unfinished", "chunks", "retries", "polls")):
                 return
@@ -221,8 +226,8 @@ class _Run:
         reckoning.reckon()
         findings.duplicates_bound = sum(kill.unrecorded for kill in killer.kills) + findings.ambiguous
         self._judge(reckoning)
-        # In company a scenario may be kept from what it wants to do.
-        for scenario in self._scenarios if len(self._scenarios) == 1 else ():
+        is_alone = len(self._scenarios) == 1
+        for scenario in [one for one in self._scenarios if is_alone or one.checks_in_company]:
             findings.failures += [f"{scenario.name}: {one}" for one in scenario.check(self._arena, findings)]
 
     def _longest_send_seconds(self) -> float:

@@ -21,8 +21,9 @@ To write one, subclass `Scenario` in a module of `tests/chaos/scenarios/` and ad
    run. A move that takes long delays only its own scenario's next ones. Long ones ask `arena.is_over()`.
 3. After the load has ended, `heal` is called once: it undoes whatever is still wrong. The runner then heals both roads,
    starts what is down, clears the simulators' rules and latencies, and waits for quiet.
-4. `check` is called after the reckoning, when the scenario was alone, and yields a sentence for each promise of this
-   scenario's own that was broken: usually that what it wanted to provoke did happen.
+4. `check` is called after the reckoning and yields a sentence for each promise of this scenario's own that was broken:
+   usually that what it wanted to provoke did happen. In company others may keep it from that, so that only those
+   are asked that say `checks_in_company`.
 
 What a scenario may touch (`Arena`):
 
@@ -130,6 +131,8 @@ class Scenario:
     only_direct: ClassVar[bool] = False
     # False: it is left out of random combinations, and runs alone.
     combines: ClassVar[bool] = True
+    # Nothing that others do can keep it from what it checks.
+    checks_in_company: ClassVar[bool] = False
 
     def moves(self, chance: Random, seconds: float) -> list[Move]:
         """Draw what will be done, and when."""

@@ -5,7 +5,9 @@ What ends is started again after a moment, as systemd would, unless a scenario h
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -82,6 +84,7 @@ class Stage:
         *,
         seed: int,
         settings: Mapping[str, object],
+        workers: Mapping[str, tuple[str, int]] = WORKERS,
         engine: str = "fast",
         has_rabbit: bool = False,
         open_road: Callable[..., Road] = DirectRoad,
@@ -96,6 +99,7 @@ class Stage:
         self.dead: Mapping[tuple[str, Provider], list[str]] = {}
         self.revived = 0
         self._seed = seed
+        self._wanted = workers
         self._engine = engine
         self._has_rabbit = has_rabbit
         self.rabbit: RabbitServer | None = None
@@ -175,7 +179,7 @@ class Stage:
 
     def start_workers(self) -> None:
         """Start all workers, wait until each has said that it runs, and watch over them from now on."""
-        for name in WORKERS:
+        for name in self._wanted:
             self._start_worker(name)
         deadline = time.monotonic() + _READY_SECONDS
         for name, child in self.workers.items():
@@ -192,7 +196,7 @@ class Stage:
         return child.status is None and any(f".{child.pid}@" in one.name for one in alive)
 
     def _start_worker(self, name: str) -> None:
-        lanes, processes = WORKERS[name]
+        lanes, processes = self._wanted[name]
         command = [sys.executable, "-P", "-m", "tests.chaos.worker", str(self.failpoints), lanes]
         environ = {key: value for key, value in os.environ.items() if not key.startswith("PUSHFAN_")}
         self.workers[name] = Child(
@@ -218,9 +222,15 @@ class Stage:
             if name in self.workers and self.workers[name].status is not None:
                 self._restart_worker(name)
 
-    def restart_gracefully(self, name: str) -> bool:
-        """Stop a worker as a deployment does and start it again. Tells whether it ended by itself."""
+    def restart_gracefully(self, name: str, *, is_group: bool = False) -> bool:
+        """Stop a worker as a deployment does and start it again. Tells whether it ended by itself.
+
+        `is_group`: the signal goes to each of its processes, as systemd's default does.
+        """
         self.hold(name)
+        if is_group:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.workers[name].pid, signal.SIGTERM)
         has_obeyed = self.workers[name].stop(_GRACE_SECONDS)
         with self._lock:
             self._held.discard(name)
@@ -232,7 +242,7 @@ class Stage:
         """Undo what scenarios left: everything runs, everything passes, providers behave."""
         for road in (self.database_road, self.broker_road):
             road.heal()
-        for name in (*self._servers(), *WORKERS):
+        for name in (*self._servers(), *self._wanted):
             self.release(name)
         for app, some in self.simulators.items():
             for provider, simulator in some.items():

@@ -86,6 +86,8 @@ class MortalClient:
             if title == HANG:
                 _hang()
         self._notes.write(pushes)
+        if pushes and pushes[0].position == 0:
+            self._points.doze(Point.ASLEEP)
         return self._inner.prepare(pushes)
 
     def submit(self, batch: Batch) -> None:

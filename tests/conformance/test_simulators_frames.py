@@ -262,6 +262,14 @@ def test_goaway_disowns_no_push_that_was_received(peer: Peer) -> None:
     assert [len(_received(peer.simulator, token)) for token in (leaving, later)] == [0, 1]
 
 
+def test_connection_that_ends_already_may_be_told_to_end_again(peer: Peer) -> None:
+    """Its client has not said goodbye yet: that is no error of the control request."""
+    for _ in range(3):
+        peer.simulator.control("POST", "/connections", {"action": "goaway"})
+    assert peer.read_until(lambda: peer.is_closed)
+    assert len(peer.goaways) == 1
+
+
 def test_blackhole_answers_nothing_any_more(peer: Peer) -> None:
     """A silent dead peer leaves the socket open and answers neither pushes nor PING."""
     token = _token()

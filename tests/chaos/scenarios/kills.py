@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import partial
 from random import Random
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
+from registry.channels import Provider
 from tests.chaos.failpoints import Point
 from tests.chaos.findings import Findings
 from tests.chaos.scenario import Arena, Move, Scenario, every
@@ -37,8 +38,8 @@ class KillSender(Scenario):
         return [Move(at, "a sender is killed", _kill_sender) for at in every(chance, seconds, mean=2.5)]
 
 
-def _kill_sender(arena: Arena) -> None:
-    if arena.killer.kill_sender():
+def _kill_sender(arena: Arena, **how: Any) -> None:
+    if arena.killer.kill_sender(**how):
         arena.fault("sender killed")
 
 
@@ -162,6 +163,66 @@ def _freeze(arena: Arena, seconds: float) -> None:
         arena.fault("sender frozen")
 
 
+class ZombieAtClaim(Scenario):
+    """A worker process sleeps past its lease with a chunk that it has just claimed: it may send nothing of it."""
+
+    name = "zombie_at_claim"
+    may_repeat = False
+    # Slow chunks of other channels have the few processes that are awake.
+    recovers = False
+
+    def moves(self, chance: Random, seconds: float) -> list[Move]:
+        """Draw when, and how long after the takeover it wakes: while the next owner waits for slow answers."""
+        return [
+            Move(0, "providers take their time", partial(slow_down, milliseconds=1000)),
+            *(
+                Move(at, "a sender overslept", partial(_oversleep, late_seconds=chance.uniform(0.1, 0.5)))
+                for at in every(chance, seconds, mean=4, first=1)
+            ),
+        ]
+
+    def check(self, arena: Arena, findings: Findings) -> Iterator[str]:
+        """Somebody must have slept until another had its chunk."""
+        if not findings.faults.get("sender overslept"):
+            yield "nobody overslept"
+
+
+def _oversleep(arena: Arena, late_seconds: float) -> None:
+    # JPush's requests are stored before they are sent, by which a sleeper would notice anyway.
+    known = [
+        channel.id
+        for some in arena.stage.channels.values()
+        for provider, channel in some.items()
+        if provider is not Provider.JPUSH
+    ]
+    sleeper = arena.killer.lull(known)
+    if sleeper is not None and arena.killer.oversleep(sleeper, late_seconds):
+        arena.fault("sender overslept")
+
+
+class KillWaiting(KillSender):
+    """A worker process that waits for slow answers is killed, every few seconds: all that it sent was received."""
+
+    name = "kill_waiting"
+    settings: ClassVar[Mapping[str, object]] = {"chunk_size": 800}
+
+    def moves(self, chance: Random, seconds: float) -> list[Move]:
+        """Draw how slow, the instants, and whether something of the chunk must have been recorded."""
+        milliseconds = round(chance.uniform(800, 1200))
+        moves = [Move(0, "providers take their time", partial(slow_down, milliseconds=milliseconds))]
+        for place, at in enumerate(every(chance, seconds, mean=2)):
+            act = partial(_kill_sender, waits_seconds=0.2, is_begun=place % 2 == 1)
+            moves.append(Move(at, "a sender that waited is killed", act))
+        return moves
+
+
+def slow_down(arena: Arena, milliseconds: int) -> None:
+    """Let every provider take so long for each answer; what it accepts, it accepts at once."""
+    for some in arena.stage.simulators.values():
+        for simulator in some.values():
+            simulator.control("POST", "/latency", {"ms": milliseconds})
+
+
 class RollingRestart(Scenario):
     """Workers are stopped as a deployment does, one after the other: not a single push may be repeated."""
 
@@ -169,11 +230,12 @@ class RollingRestart(Scenario):
     may_repeat = False
 
     def moves(self, chance: Random, seconds: float) -> list[Move]:
-        """Draw the order."""
-        moves = []
+        """Draw the order. Every other time each process of the worker is told, as some supervisors do."""
+        moves = [Move(0, "providers take their time", partial(slow_down, milliseconds=400))]
         for place, at in enumerate(every(chance, seconds, mean=3, first=1)):
-            name = _WORKERS[place % len(_WORKERS)]
-            moves.append(Move(at, f"{name} is restarted", partial(_restart, name=name)))
+            name, is_group = _WORKERS[place % len(_WORKERS)], place % 2 == 1
+            act = partial(_restart, name=name, is_group=is_group)
+            moves.append(Move(at, f"{name} is restarted{' as a group' if is_group else ''}", act))
         return moves
 
     def check(self, arena: Arena, findings: Findings) -> Iterator[str]:
@@ -182,7 +244,7 @@ class RollingRestart(Scenario):
             yield f"{findings.faults['stop ignored']} workers did not stop in time"
 
 
-def _restart(arena: Arena, name: str) -> None:
+def _restart(arena: Arena, name: str, *, is_group: bool) -> None:
     arena.fault("worker restarted")
-    if not arena.stage.restart_gracefully(name):
+    if not arena.stage.restart_gracefully(name, is_group=is_group):
         arena.fault("stop ignored")

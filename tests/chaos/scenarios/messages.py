@@ -131,6 +131,7 @@ class Garbage(Scenario):
     """Messages come that nobody can decode, and tasks that nobody knows."""
 
     name = "garbage"
+    checks_in_company = True
     may_repeat = False
 
     def moves(self, chance: Random, seconds: float) -> list[Move]:
@@ -180,6 +181,7 @@ class PoisonPayload(Scenario):
     """A push kills every process that renders it: it ends as a dead letter, and its neighbours go on."""
 
     name = "poison_payload"
+    checks_in_company = True
     title: ClassVar[str] = KILL
     number: ClassVar[int] = 2
 

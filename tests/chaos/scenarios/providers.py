@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar, Final
 
+from gateway.simulated import make_token
 from registry import channels
 from registry.channels import Provider
 from registry.ledger import FinalOutcome
 from tests.chaos.findings import Findings
 from tests.chaos.scenario import Arena, Move, Scenario, every
-from tests.chaos.world import APPS
+from tests.chaos.world import APPS, Phone
 
 _APPS: Final = tuple(APPS)
 _PROVIDERS: Final = tuple(Provider)
@@ -21,6 +23,13 @@ _PROVIDERS: Final = tuple(Provider)
 _BAD_TOKEN: Final = {Provider.FCM: "mismatch", Provider.APNS: "bad_token", Provider.JPUSH: "no_target"}
 # Not so short that a busy machine would be too slow for those that do answer.
 _SHORT: Final[Mapping[str, object]] = {"provider_timeout_seconds": 6}
+_HOUR_MS, _MINUTE_MS = 3_600_000, 60_000
+# How far the normal lane may run ahead of its channel's rate.
+_HORIZON_SECONDS: Final = 1.0
+_LIMIT: Final = """
+UPDATE pushfan.channel c SET rate_per_second = %(rate)s WHERE c.id = %(channel)s RETURNING c.id
+"""
+_NOT_URGENT: Final = "SELECT n.id FROM pushfan.notification n WHERE n.lane <> 'urgent'"
 
 
 def rule(arena: Arena, *, app: str, provider: Provider, **values: Any) -> None:
@@ -298,3 +307,98 @@ class PageEdges(Scenario):
     def moves(self, chance: Random, seconds: float) -> list[Move]:
         """Do nothing beside the load, which does it all the time."""
         return []
+
+
+class LateAnswers(Scenario):
+    """Tokens are called dead when the app has meanwhile replaced them, or registered them again."""
+
+    name = "late_answers"
+    may_repeat = False
+    # The vendor says so of pushes that were on their way; the phones stay.
+    also = frozenset({FinalOutcome.UNREGISTERED})
+
+    def moves(self, chance: Random, seconds: float) -> list[Move]:
+        """Draw the instants."""
+        return [
+            Move(at, "answers came late", partial(_answer_late, number=number))
+            for number, at in enumerate(every(chance, seconds, mean=1))
+        ]
+
+    def check(self, arena: Arena, findings: Findings) -> Iterator[str]:
+        """Both kinds must have been met."""
+        for kind in ("token replaced", "token registered again"):
+            if not findings.faults.get(kind):
+                yield f"no push was on its way whose {kind.removeprefix('token ')} token was called dead"
+
+
+def _answer_late(arena: Arena, *, number: int) -> None:
+    """Let a process sleep between the loading of APNs tokens and their sending, and tokens change meanwhile.
+
+    It wakes long before its lease ends. APNs names the instant of a token's death: what was replaced died an hour from
+    now, so that only the comparison of tokens can tell; what was registered again died a minute ago.
+    """
+    apps = {some[Provider.APNS].id: app for app, some in arena.stage.channels.items()}
+    sleeper = arena.killer.lull(apps)
+    if sleeper is None:
+        return
+    try:
+        settled = arena.load.settled_among(sleeper.devices)
+        _change_tokens(arena, apps[sleeper.channel], settled, number)
+    finally:
+        arena.killer.wake(sleeper)
+
+
+def _change_tokens(arena: Arena, app: str, settled: Sequence[Phone], number: int) -> None:
+    replaced, again = settled[::2], settled[1::2]
+    old, same = [[arena.load.token_of(phone) for phone in some] for some in (replaced, again)]
+    fresh = [make_token(phone.provider, phone.key, "late", number) for phone in replaced]
+    arena.load.register_again([*zip(replaced, fresh, strict=True), *zip(again, same, strict=True)])
+    now = int(time.time() * 1000)
+    rules = [
+        {"tokens": tokens, "answer": "unregistered", "invalidated_at": at}
+        for tokens, at in ((old, now + _HOUR_MS), (same, now - _MINUTE_MS))
+        if tokens
+    ]
+    if rules:
+        arena.stage.simulators[app][Provider.APNS].rules(rules)
+    arena.fault("token replaced", len(old))
+    arena.fault("token registered again", len(same))
+
+
+class Rate(Scenario):
+    """A channel has a low rate: what is not urgent never runs ahead of it by more than its lane may, and a chunk."""
+
+    name = "rate"
+    may_repeat = False
+    recovers = False
+    combines = False
+    settings: ClassVar[Mapping[str, object]] = {"chunk_size": 100}
+    per_second: ClassVar[int] = 60
+
+    def moves(self, chance: Random, seconds: float) -> list[Move]:
+        """Draw whose."""
+        self._app, self._began_at = next(iter(_APPS)), 0.0
+        return [Move(0, f"{self.per_second} a second for {self._app}", self.limit)]
+
+    def limit(self, arena: Arena) -> None:
+        """Lower the rate of one channel."""
+        self._began_at = time.time()
+        channel = arena.stage.channels[self._app][Provider.FCM].id
+        arena.stage.run(_LIMIT, {"channel": channel, "rate": self.per_second})
+        arena.fault("rate lowered")
+
+    def check(self, arena: Arena, findings: Findings) -> Iterator[str]:
+        """Count what is not urgent, from when the rate was lowered."""
+        ids = {str(row["id"]) for row in arena.stage.run(_NOT_URGENT)}
+        receipts = arena.stage.simulators[self._app][Provider.FCM].receipts()
+        instants = sorted(
+            one["at"] for one in receipts if one["notification"] in ids and one["at"] > self._began_at
+        )
+        ahead = self.per_second * _HORIZON_SECONDS + int(str(self.settings["chunk_size"]))
+        if len(instants) <= ahead:
+            yield f"{len(instants)} pushes were too few to say anything of the rate"
+        for number, at in enumerate(instants, start=1):
+            allowed = self.per_second * (at - self._began_at) + ahead
+            if number > allowed:
+                yield f"{number} pushes within {at - self._began_at:.1f} s, the rate allows {allowed:.0f}"
+                return
