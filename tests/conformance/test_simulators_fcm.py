@@ -164,9 +164,10 @@ def test_installation_id_is_an_address(sender: Sender) -> None:
 def test_wrong_claims_get_no_access_token(sender: Sender, changes: dict[str, Any], error: str) -> None:
     """Issuer, audience, scope and times of the assertion, here in seconds from now, are checked."""
     now = int(time.time())
-    answer = sender.exchange(
-        **{name: now + value if isinstance(value, int) else value for name, value in changes.items()}
-    )
+    claims: dict[str, Any] = {
+        name: now + value if isinstance(value, int) else value for name, value in changes.items()
+    }
+    answer = sender.exchange(**claims)
     assert (answer.status_code, answer.json()["error"]) == (400, error)
 
 
