@@ -12,30 +12,38 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
+
+import structlog
 
 from events import Event, InvalidEvent, decode, encode
 from providers import check_event
 from registry import ledger, notifications
 from registry.database import Connection, Database
+from registry.errors import DatabaseUnavailable
 from registry.ledger import Published
 from registry.notifications import DeadLetter, Intake, TakenIn
 
 from .announce import Announcer
 from .dead_letters import LONGEST_BODY
+from .intake_queue import IntakeQueue, Waiting
 from .settings import Settings
+
+log = structlog.get_logger()
 
 _FRESH_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """What every way in works with. Safe to share between threads."""
+    """What every way in works with. Safe to share between threads. `queue` is where more may wait."""
 
     settings: Settings
     database: Database
     announcer: Announcer
+    queue: IntakeQueue | None = None
     _used: dict[str, tuple[float, frozenset[str]]] = field(default_factory=dict)
 
     def providers_of(self, app: str) -> frozenset[str]:
@@ -109,16 +117,41 @@ def _start(door: Door, connection: Connection, fresh: Sequence[int]) -> _Started
 
 
 def take_in_message(door: Door, wires: object, *, message_id: str) -> dict[str, int]:
-    """Take in what a broker message carries. Whatever cannot be taken in becomes a dead letter.
+    """Take in what a broker message carries, and what waits behind it. What cannot be taken in is a dead letter.
 
     An event without an id gets one made of `message_id`, which is the same when the message is seen again.
 
-    Returns counts by status. Raises `DatabaseUnavailable`: then the message must be seen again.
+    Returns counts by status. Raises `Busy` and `DatabaseUnavailable`: then the message must be seen again.
     """
     if not isinstance(wires, Sequence) or isinstance(wires, (str, bytes)):
         _bury(door, [DeadLetter(kind="invalid", error="events: must be a list", body=_shown(wires))])
         return {"invalid": 1}
-    events, letters = _sort(door, wires, message_id)
+    own = (message_id, wires)
+    with _more(door) as waiting:
+        if waiting:
+            try:
+                return _take_in_messages(door, [own, *((message.id, message.wires) for message in waiting)])
+            except DatabaseUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001  whatever is wrong with another's event is not this one's fault
+                log.warning("intake_alone", messages=len(waiting), error=str(error))
+                waiting.clear()
+        return _take_in_messages(door, [own])
+
+
+def _more(door: Door) -> AbstractContextManager[list[Waiting]]:
+    return nullcontext([]) if door.queue is None else door.queue.waiting()
+
+
+def _take_in_messages(door: Door, messages: Sequence[tuple[str, Sequence[object]]]) -> dict[str, int]:
+    """Take in the events of several messages, given as (id, wires), in one transaction."""
+    events: list[Event] = []
+    letters: list[DeadLetter] = []
+    for message_id, wires in messages:
+        valid, invalid = _sort(door, wires, message_id)
+        events += valid
+        letters += invalid
+    refused = len(letters)
     answers = take_in(door, events, is_patient=False) if events else []
     for event, answer in zip(events, answers, strict=True):
         if answer.status in _REFUSED:
@@ -129,7 +162,7 @@ def take_in_message(door: Door, wires: object, *, message_id: str) -> dict[str, 
                 )
             )
     _bury(door, letters)
-    counts: dict[str, int] = {"invalid": len(wires) - len(events)} if len(events) < len(wires) else {}
+    counts: dict[str, int] = {"invalid": refused} if refused else {}
     for answer in answers:
         counts[answer.status.value] = counts.get(answer.status.value, 0) + 1
     return counts

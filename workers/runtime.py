@@ -25,6 +25,7 @@ from .credentials import CredentialStore
 from .decide import RetryPolicy
 from .deliver import Tools
 from .intake import Door
+from .intake_queue import IntakeQueue
 from .processes import owner
 from .settings import Settings
 from .stopping import StopFlag
@@ -43,7 +44,9 @@ class Runtime:
         self.store = CredentialStore(settings.credentials_directory)
         self.announcer = Announcer(app)
         self.database = Database(settings.require_database_url(), application_name="pushfan worker")
-        self.door = Door(settings=settings, database=self.database, announcer=self.announcer)
+        self.door = Door(
+            settings=settings, database=self.database, announcer=self.announcer, queue=IntakeQueue(app)
+        )
         self._local = threading.local()
 
     @property
