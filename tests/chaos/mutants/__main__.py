@@ -112,10 +112,13 @@ def _run(root: Path, scenario: str, arguments: Sequence[str], seed: int) -> tupl
         raise RuntimeError(f"the copy in {root} would not run its own code: {found.stdout}")
     command = [sys.executable, "-m", "tests.chaos", "--json", "--seed", str(seed), *arguments]
     began = time.monotonic()
-    done = subprocess.run(
-        [*command, "--scenario", scenario],
-        cwd=root, env=environ, capture_output=True, text=True, check=False, timeout=_LONGEST_SECONDS,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [*command, "--scenario", scenario],
+            cwd=root, env=environ, capture_output=True, text=True, check=False, timeout=_LONGEST_SECONDS,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return [f"it did not end within {_LONGEST_SECONDS:.0f} s"], _LONGEST_SECONDS
     try:
         findings: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
