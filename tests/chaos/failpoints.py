@@ -83,7 +83,7 @@ def arm(directory: Path, point: Point) -> None:
 def disarm(directory: Path, point: Point | None = None) -> bool:
     """Let nobody die any more, at one point or at all. Tells whether nobody came by since a point was armed."""
     is_untouched = False
-    for path in (directory / "armed").glob(point or "*"):
+    for path in (directory / "armed").glob(point.value if point else "*"):
         try:
             path.unlink()
             is_untouched = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
-
-from gateway.children import python_environment
 
 from . import NAMES, ROOT, Mutant, read_all
 
@@ -85,7 +84,8 @@ def _with(mutant: Mutant, seed: int) -> Verdict:
             mutant=mutant.name,
             scenario=mutant.scenario,
             is_as_expected=mutant.is_killed_by(failures),
-            failures=failures,
+            # The stated reason first.
+            failures=sorted(failures, key=lambda failure: not mutant.is_killed_by([failure])),
             seconds=seconds,
         )
     )
@@ -102,9 +102,7 @@ def _copy() -> Iterator[Path]:
 
 def _run(root: Path, scenario: str, arguments: Sequence[str], seed: int) -> tuple[list[str], float]:
     """Run a scenario in a copy. Returns what failed, and how long it took."""
-    environ = python_environment({"PATH": "/usr/bin:/bin", "HOME": str(root.parent)}) | {
-        "PYTHONPATH": str(root)
-    }
+    environ = {**os.environ, "PYTHONPATH": str(root), "PYTHONSAFEPATH": "1"}
     found = subprocess.run(
         [sys.executable, "-c", _WHERE], cwd=root, env=environ, capture_output=True, text=True, check=True
     )
@@ -112,10 +110,13 @@ def _run(root: Path, scenario: str, arguments: Sequence[str], seed: int) -> tupl
         raise RuntimeError(f"the copy in {root} would not run its own code: {found.stdout}")
     command = [sys.executable, "-m", "tests.chaos", "--json", "--seed", str(seed), *arguments]
     began = time.monotonic()
-    done = subprocess.run(
-        [*command, "--scenario", scenario],
-        cwd=root, env=environ, capture_output=True, text=True, check=False, timeout=_LONGEST_SECONDS,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [*command, "--scenario", scenario],
+            cwd=root, env=environ, capture_output=True, text=True, check=False, timeout=_LONGEST_SECONDS,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return [f"it did not end within {_LONGEST_SECONDS:.0f} s"], _LONGEST_SECONDS
     try:
         findings: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
