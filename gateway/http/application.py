@@ -39,6 +39,7 @@ from . import (
     reference,
     targets,
     users,
+    webhooks,
 )
 from .desk import open_desk
 from .guard import Guard
@@ -56,6 +57,7 @@ _ROUTERS: Final = (
     targets.topics,
     targets.buckets,
     feedback.router,
+    webhooks.router,
     channels.router,
     keys.router,
     apps.router,
