@@ -35,6 +35,7 @@ from . import (
     feedback,
     keys,
     notifications,
+    object_stores,
     operation,
     reference,
     targets,
@@ -51,6 +52,7 @@ log = structlog.get_logger()
 
 _ROUTERS: Final = (
     events.router,
+    object_stores.router,
     notifications.router,
     devices.router,
     users.router,

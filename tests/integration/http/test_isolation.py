@@ -24,6 +24,11 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/users/{user}/messages"): {"message": HELLO},
     ("POST", "/v1/topics/{scope}/{topic}/messages"): {"message": HELLO},
     ("POST", "/v1/buckets/{scope}/{bucket}/writes"): {"object": "o", "change": "created"},
+    ("POST", "/v1/object-stores"): {
+        "Records": [
+            {"eventName": "s3:ObjectCreated:Put", "s3": {"bucket": {"name": "b"}, "object": {"key": "k"}}}
+        ]
+    },
     ("PUT", "/v1/users/{user}/devices/{device_key}"): {"channel": "android", "token": "token-of-other"},
     ("POST", "/v1/users/{user}/tokens"): {},
     ("PUT", "/v1/topics/{scope}/{name}"): {"admits": "users"},
