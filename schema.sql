@@ -583,6 +583,76 @@ BEGIN
 END
 $$;
 
+-- ---------------------------------------------------------------------------------------------- webhooks
+
+-- Where an app wants to be told of feedback and of finished notifications. The signing secret is derived from the salt and
+-- a secret of the servers: who reads this table cannot sign.
+CREATE TABLE IF NOT EXISTS pushfan.webhook (
+    id                integer     GENERATED ALWAYS AS IDENTITY,
+    app_id            integer     NOT NULL,
+    name              text        NOT NULL,
+    url               text        NOT NULL,
+    events            text[]      NOT NULL DEFAULT '{feedback,finished}',
+    salt              bytea       NOT NULL,
+    -- the secret before also signs until this instant
+    previous_salt     bytea,
+    previous_until    timestamptz,
+    -- active: told. disabled: not told, by its admin or because it failed for too long; the reason says which.
+    state             text        NOT NULL DEFAULT 'active',
+    state_reason      text,
+    state_changed_at  timestamptz NOT NULL DEFAULT now(),
+    -- the last entry that the receiver has confirmed, and the last one of the batch that is being told
+    told_xid          xid8        NOT NULL,
+    told_id           bigint      NOT NULL,
+    batch_xid         xid8,
+    batch_id          bigint,
+    -- in a row
+    failures          integer     NOT NULL DEFAULT 0,
+    failing_since     timestamptz,
+    last_error        text,
+    last_told_at      timestamptz,
+    due_at            timestamptz NOT NULL DEFAULT now(),
+    -- grows with each claim and change: what an earlier teller reports is ignored
+    fence             bigint      NOT NULL DEFAULT 0,
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT webhook_pkey PRIMARY KEY (id),
+    CONSTRAINT webhook_app_name_key UNIQUE (app_id, name),
+    CONSTRAINT webhook_app_fkey FOREIGN KEY (app_id) REFERENCES pushfan.app (id) ON DELETE CASCADE,
+    CONSTRAINT webhook_name_check CHECK (name ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$'),
+    CONSTRAINT webhook_events_check CHECK (events <@ '{feedback,finished}' AND cardinality(events) > 0),
+    CONSTRAINT webhook_state_check CHECK (state IN ('active', 'disabled')),
+    CONSTRAINT webhook_batch_check CHECK ((batch_xid IS NULL) = (batch_id IS NULL))
+);
+
+-- Notifications that finished while an active webhook of their app wanted to know. Read as feedback is, by (xid, id); ids are
+-- of feedback's sequence, so that a webhook has one place in both.
+CREATE TABLE IF NOT EXISTS pushfan.finish (
+    xid              xid8        NOT NULL DEFAULT pg_current_xact_id(),
+    id               bigint      NOT NULL DEFAULT nextval('pushfan.feedback_id_seq'),
+    app_id           integer     NOT NULL,
+    notification_id  bigint      NOT NULL,
+    at               timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT finish_pkey PRIMARY KEY (app_id, xid, id),
+    CONSTRAINT finish_app_fkey FOREIGN KEY (app_id) REFERENCES pushfan.app (id) ON DELETE CASCADE
+);
+-- house-keeping
+CREATE INDEX IF NOT EXISTS finish_at_idx ON pushfan.finish (at);
+
+CREATE OR REPLACE FUNCTION pushfan.note_finish() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO pushfan.finish (app_id, notification_id)
+    SELECT NEW.app_id, NEW.id
+    WHERE EXISTS (SELECT FROM pushfan.webhook w
+                  WHERE w.app_id = NEW.app_id AND w.state = 'active' AND 'finished' = ANY (w.events));
+    RETURN NULL;
+END
+$$;
+-- Not fired by the updates that end nothing.
+CREATE OR REPLACE TRIGGER notification_finish AFTER UPDATE OF finished_at ON pushfan.notification
+    FOR EACH ROW WHEN (OLD.finished_at IS NULL AND NEW.finished_at IS NOT NULL)
+    EXECUTE FUNCTION pushfan.note_finish();
+
 -- ---------------------------------------------------------------------------------------------- rights
 
 -- Roles without a login, to be granted to those of your services. They belong to the whole server: whoever applies this
@@ -590,10 +660,10 @@ $$;
 --     pushfan_worker  delivers: everything but keys, apps, and who is subscribed to what
 --     pushfan_api     takes in, registers and administers: everything but what was delivered, and who works
 --     pushfan_outbox  publishes inside its own transactions, and reads nothing
---     pushfan_reader  reads, but no token and no secret
+--     pushfan_reader  reads, but no token, no secret and no webhook's address, which may hold one
 -- What runs with its owner's rights is open to those alone who are named here.
-REVOKE ALL ON FUNCTION pushfan.take_in(jsonb), pushfan.make_partitions(integer), pushfan.drop_partitions(integer)
-    FROM PUBLIC;
+REVOKE ALL ON FUNCTION pushfan.take_in(jsonb), pushfan.make_partitions(integer), pushfan.drop_partitions(integer),
+    pushfan.note_finish() FROM PUBLIC;
 DO $$
 DECLARE
     wanted name;
@@ -618,7 +688,7 @@ BEGIN
         REVOKE ALL ON pushfan.api_key FROM pushfan_worker;
         REVOKE INSERT, UPDATE, DELETE ON pushfan.schema_version, pushfan.app, pushfan.target, pushfan.subscription
             FROM pushfan_worker;
-        REVOKE INSERT, DELETE ON pushfan.channel FROM pushfan_worker;
+        REVOKE INSERT, DELETE ON pushfan.channel, pushfan.webhook FROM pushfan_worker;
         GRANT EXECUTE ON FUNCTION pushfan.take_in(jsonb), pushfan.make_partitions(integer),
             pushfan.drop_partitions(integer) TO pushfan_worker;
     END IF;
@@ -639,7 +709,7 @@ BEGIN
                           string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum), c.relname)
             FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
             WHERE c.relnamespace = 'pushfan'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-              AND a.attname !~ '^(tokens?|hash|secrets?)$'
+              AND a.attname !~ '^(tokens?|hash|secrets?|url|(previous_)?salt)$'
             GROUP BY c.relname
         LOOP
             EXECUTE readable;
@@ -650,4 +720,4 @@ END
 $$;
 
 INSERT INTO pushfan.schema_version (version)
-SELECT 5 WHERE NOT EXISTS (SELECT FROM pushfan.schema_version);
+SELECT 6 WHERE NOT EXISTS (SELECT FROM pushfan.schema_version);

@@ -22,6 +22,7 @@ from .publisher import (
     UnknownApp,
 )
 from .validation import InvalidEvent, Problem
+from .webhook import InvalidWebhook, verify_webhook
 from .wire import decode, encode
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "InOutbox",
     "InterruptionLevel",
     "InvalidEvent",
+    "InvalidWebhook",
     "Lane",
     "Message",
     "NotInstalled",
@@ -51,4 +53,5 @@ __all__ = [
     "decode",
     "encode",
     "outbox_sql",
+    "verify_webhook",
 ]

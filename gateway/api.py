@@ -1,4 +1,4 @@
-"""The HTTP API of `pushfan up`: on the loopback, with a secret for user tokens that is made when there is none."""
+"""The HTTP API of `pushfan up`: on the loopback, with secrets for user tokens and webhooks, made if there are none."""
 
 from __future__ import annotations
 
@@ -47,17 +47,18 @@ class Api:
 
 
 def choose_api(settings: Settings) -> Api:
-    """Choose a port, that of PUSHFAN_API_PORT or a free one, and have a secret. Raises `PortTaken`."""
+    """Choose a port, that of PUSHFAN_API_PORT or a free one, and have its secrets. Raises `PortTaken`."""
     port = settings.api_port or find_free_port()
     if not is_port_free(port):
         raise PortTaken(port)
-    _have_secret(settings)
+    for reference in (settings.user_token_secret, settings.webhook_secret):
+        _have_secret(settings, reference)
     return Api(host=settings.api_host, port=port)
 
 
-def _have_secret(settings: Settings) -> None:
-    """Make the file that signs user tokens, readable by this user alone, unless there is one or none is meant."""
-    kind, _, name = settings.user_token_secret.partition(":")
+def _have_secret(settings: Settings, reference: str) -> None:
+    """Make the file that a reference means, readable by this user alone, unless there is one or none is meant."""
+    kind, _, name = reference.partition(":")
     directory = settings.credentials_directory
     path = (directory / name).resolve()
     if f"{kind}:" != _FILE or path.exists() or not path.is_relative_to(directory.resolve()):

@@ -37,6 +37,7 @@ def create_client(config: ChannelConfig, *, now: Clock = lambda: datetime.now(UT
         max_streams=config.max_streams,
         max_connections=config.max_connections,
         client_certificate=config.secrets.get("certificate"),
+        reach=config.reach,
     )
     return Client(provider, engine, max_in_flight=config.max_streams * config.max_connections)
 

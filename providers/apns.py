@@ -401,7 +401,9 @@ class ApnsProvider:
     def _ask(self, request: Request) -> Response:
         """Send one request over a connection of its own, by the same engine that sends pushes."""
         engine: Engine[None] = Engine(
-            ca_file=self._config.ca_file, client_certificate=self._config.secrets.get("certificate")
+            ca_file=self._config.ca_file,
+            client_certificate=self._config.secrets.get("certificate"),
+            reach=self._config.reach,
         )
         try:
             engine.submit(request, None)

@@ -26,6 +26,7 @@ import certifi
 import pycurl
 
 from providers.outcome import AnswerUnknown, NotSent
+from providers.reach import Reach
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 MAX_RESPONSE_BYTES = 4 * 1024 * 1024
@@ -320,11 +321,16 @@ class Engine(Generic[Tag]):
         max_streams: int = 200,
         max_connections: int = 2,
         client_certificate: bytes | None = None,
+        reach: Reach | None = None,
     ) -> None:
-        """`client_certificate` is PEM with its private key; `ca_file` replaces the public authorities."""
+        """`client_certificate` is PEM with its private key; `ca_file` replaces the public authorities.
+
+        `reach` judges each address that is about to be connected to; `None` allows any.
+        """
         self._forks = _Forks.count
         self._ca_file = ca_file or certifi.where()
         self._client_certificate = client_certificate
+        self._reach = reach
         self._max_streams = max_streams
         self._max_connections = max_connections
         self._selector = selectors.DefaultSelector()
@@ -468,6 +474,8 @@ class Engine(Generic[Tag]):
         curl.setopt(pycurl.CAINFO, self._ca_file)
         curl.setopt(pycurl.TCP_KEEPALIVE, 1)
         curl.setopt(pycurl.USERAGENT, "pushfan")
+        if self._reach is not None:
+            curl.setopt(pycurl.OPENSOCKETFUNCTION, self._reach.open_socket)
         if self._client_certificate is not None:
             curl.setopt(pycurl.SSLCERT_BLOB, self._client_certificate)
             curl.setopt(pycurl.SSLKEY_BLOB, self._client_certificate)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from events import Event
+from providers.reach import Reach
 
 
 class SendError(Exception):
@@ -142,7 +143,8 @@ class ChannelConfig:
     `settings` are the provider's own options (APNs: `key_id`, `team_id`, `apns_topic`; FCM: none beside the
     service account; JPush: none). `secrets` are by role: APNs `key` (p8 PEM) or `certificate` (PEM with its
     key); FCM `service_account` (JSON); JPush `app_key` and `master_secret`.
-    `endpoint` and `report_endpoint` replace the vendor's address, `ca_file` its certificate authorities.
+    `endpoint` and `report_endpoint` replace the vendor's address, `ca_file` its certificate authorities. `reach` says
+    which addresses may then be connected to; `None`: any.
     """
 
     provider: str
@@ -152,6 +154,7 @@ class ChannelConfig:
     endpoint: str | None = None
     report_endpoint: str | None = None
     ca_file: str | None = None
+    reach: Reach | None = None
     timeout: timedelta = timedelta(seconds=15)
     max_streams: int = 200
     max_connections: int = 2

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from providers import create_client
 from providers.client import Client
 from providers.outcome import ChannelConfig, CredentialsRejected
+from providers.reach import LOOPBACK, Reach
 from registry import channels
 from registry.channels import Channel
 from registry.database import Database
@@ -122,8 +123,18 @@ def build_config(settings: Settings, channel: Channel, secrets: dict[str, bytes]
         endpoint=channel.access.endpoint,
         report_endpoint=channel.access.report_endpoint,
         ca_file=channel.access.ca_file,
+        reach=_reach(settings, channel),
         timeout=settings.provider_timeout,
     )
+
+
+def _reach(settings: Settings, channel: Channel) -> Reach | None:
+    """Say which addresses a channel with endpoints of its own may connect to; the vendor's own name is not judged."""
+    endpoints = [one for one in (channel.access.endpoint, channel.access.report_endpoint) if one is not None]
+    if not endpoints:
+        return None
+    is_here = any((urlsplit(one).hostname or "").lower() in _LOOPBACK for one in endpoints)
+    return Reach([*settings.networks, *(LOOPBACK if is_here else ())])
 
 
 def check_endpoint(settings: Settings, endpoint: str) -> None:

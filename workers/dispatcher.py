@@ -8,7 +8,8 @@ may run; what one has picked, another skips. There is nothing in it to lose: it 
 3. Retries whose time has come become chunks, as many as their budget allows.
 4. Chunks are announced, as many as each channel's window has room for. Commit, then announce.
 5. Notifications whose planning waits are announced to planners, feedback duties to feedback.
-6. Now and then: heartbeat, channels stopped for credentials that have changed, house-keeping.
+6. Webhooks that have something to tell are told, by threads of their own.
+7. Now and then: heartbeat, channels stopped for credentials that have changed, house-keeping.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import psycopg
 import structlog
 
 from providers.outcome import CredentialsRejected
-from registry import channels, ledger, notifications, receipts, suspects
+from registry import channels, ledger, notifications, receipts, suspects, webhooks
 from registry.channels import Channel
 from registry.database import Connection, Database
 from registry.errors import RegistryError
@@ -35,12 +36,14 @@ from .announce import Announcer
 from .clients import ClientPool
 from .credentials import CredentialStore, fingerprint
 from .settings import Settings
+from .webhooks import Tellers, create_teller
 
 log = structlog.get_logger()
 
 _PATIENCE_SECONDS = 5.0
 _LEAVE_SECONDS = 1.0
 _RETRIES_AT_ONCE = 5000
+_FINISHES_AT_ONCE = 10_000
 _LONGEST_REST_SECONDS = 80.0
 T = TypeVar("T")
 
@@ -74,6 +77,7 @@ class Dispatcher:
         self._node = node
         self._store = CredentialStore(settings.credentials_directory)
         self._clients = ClientPool(settings, database, self._store)
+        self._tellers = Tellers(create_teller(settings, database))
         self._machine = processes.machine()
         self._said: dict[str, dict[int, tuple[float, float]]] = {}
         self._duties = [
@@ -85,6 +89,7 @@ class Dispatcher:
             _Duty(settings.tick_seconds, self._announce_plans),
             _Duty(1, self._dispatch_expired),
             _Duty(1, self._announce_receipts),
+            _Duty(settings.tick_seconds, self._tellers.start_due),
             _Duty(settings.suspect_pass_seconds, self._announce_suspects),
             _Duty(2, self._beat),
             _Duty(2, self._try_credentials),
@@ -101,6 +106,7 @@ class Dispatcher:
                 is_busy = False
             if not is_busy:
                 stop.wait(self._settings.tick_seconds)
+        self._tellers.close()
         with suppress(RegistryError, psycopg.Error):
             self._database.run(
                 lambda connection: notifications.take_leave(connection, self._node.name),
@@ -205,5 +211,10 @@ class Dispatcher:
                 content_age=timedelta(hours=limits.content_hours),
                 key_age=timedelta(days=limits.key_days),
                 days=limits.retention_days,
+            )
+        )
+        self._run(
+            lambda connection: webhooks.forget_finishes(
+                connection, days=limits.retention_days, limit=_FINISHES_AT_ONCE
             )
         )

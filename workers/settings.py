@@ -10,7 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from providers.reach import Network, parse_networks
 
 PREFIX = "PUSHFAN_"
 # Variables that are not settings: secrets that channels refer to, and what the tests read.
@@ -49,6 +51,29 @@ class Settings(BaseModel):
     allowed_hosts: str = Field(
         default="",
         description="Host names that a channel's endpoint may name, by comma; loopback is always allowed",
+    )
+    allowed_networks: str = Field(
+        default="",
+        description="Networks, by comma, that webhooks and channels' own endpoints may reach beside public addresses, "
+        "as 10.0.0.0/8; with 127.0.0.0/8 a webhook may be http to loopback",
+    )
+    webhook_hosts: str = Field(
+        default="*",
+        description="Host names that webhooks may name, by comma; *.example.com is all below one, * is any",
+    )
+    webhook_secret: str = Field(
+        default="file:webhook-secret",
+        pattern="^(file|env):.+",
+        description="Reference of the secret that webhooks' secrets derive from; `pushfan up` makes the file",
+    )
+    webhook_ca_file: Path | None = Field(
+        default=None, description="Certificate authorities of webhooks' receivers; public ones if not set"
+    )
+    webhook_timeout_seconds: float = Field(
+        default=10, ge=0.1, le=60, description="How long a webhook's receiver may take to answer"
+    )
+    webhook_patience_hours: float = Field(
+        default=72, gt=0, le=720, description="After failing for so long a webhook is disabled"
     )
     api_host: str = Field(
         default="127.0.0.1", min_length=1, description="Where the HTTP API listens; elsewhere give it TLS"
@@ -150,6 +175,12 @@ class Settings(BaseModel):
         description="`debug`, `info`, `warning` or `error`",
     )
 
+    @field_validator("allowed_networks")
+    @classmethod
+    def _check_networks(cls, value: str) -> str:
+        parse_networks(value)
+        return value
+
     @model_validator(mode="after")
     def _check_order(self) -> Self:
         """Timers nest: provider time-out < soft < hard < visibility, and three renewals fit in a lease."""
@@ -187,6 +218,16 @@ class Settings(BaseModel):
     def hosts(self) -> frozenset[str]:
         """Host names that endpoints may name, beside loopback."""
         return frozenset(host.strip().lower() for host in self.allowed_hosts.split(",") if host.strip())
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Networks that may be reached beside the public internet."""
+        return parse_networks(self.allowed_networks)
+
+    @property
+    def webhook_host_names(self) -> tuple[str, ...]:
+        """Host names and patterns that webhooks may name."""
+        return tuple(host.strip().lower() for host in self.webhook_hosts.split(",") if host.strip())
 
     def require_database_url(self) -> str:
         """Give the database's URL, or raise `SettingsError` with what to do."""

@@ -28,6 +28,7 @@ from . import (
     subscription,
     trace,
     user,
+    webhook,
 )
 from .command import Root
 
@@ -48,6 +49,7 @@ _SECTIONS: Final[dict[str, dict[str, click.Command]]] = {
         "app": app.group,
         "channel": channel.group,
         "key": key.group,
+        "webhook": webhook.group,
     },
     "Register": {
         "device": device.group,

@@ -9,6 +9,7 @@ Another app's key is told that there is nothing, in the words for what there is 
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -52,6 +53,8 @@ class Access:
     of: Of = Of.APP
     admits_users: bool = False
     is_for_operators: bool = False
+    # the key may come as stores can send it: as a password, or as a parameter
+    admits_stores: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +140,7 @@ Admitted = Annotated[Caller, Depends(_caller_of)]
 async def admit(request: Request, access: Access) -> Caller:
     """Find out who calls and whether they may. Raises `Problem`."""
     desk: Desk = request.app.state.desk
-    secret = _bearer(request)
+    secret = _of_store(request) if access.admits_stores else _bearer(request)
     key = await desk.keys.key(secret)
     caller = (
         await _by_token(request, desk, secret, access)
@@ -196,6 +199,16 @@ def _bearer(request: Request) -> str:
     if scheme.lower() != "bearer" or not secret.strip():
         raise _unauthorized("send a key or a user token: Authorization: Bearer …")
     return secret.strip()
+
+
+def _of_store(request: Request) -> str:
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            return b64decode(given.strip(), validate=True).decode().partition(":")[2]
+        except ValueError:
+            raise _unauthorized("the password is the key") from None
+    return _bearer(request) if scheme else request.query_params.get("key", "") or _bearer(request)
 
 
 def _unauthorized(detail: str) -> Problem:

@@ -35,10 +35,12 @@ from . import (
     feedback,
     keys,
     notifications,
+    object_stores,
     operation,
     reference,
     targets,
     users,
+    webhooks,
 )
 from .desk import open_desk
 from .guard import Guard
@@ -50,12 +52,14 @@ log = structlog.get_logger()
 
 _ROUTERS: Final = (
     events.router,
+    object_stores.router,
     notifications.router,
     devices.router,
     users.router,
     targets.topics,
     targets.buckets,
     feedback.router,
+    webhooks.router,
     channels.router,
     keys.router,
     apps.router,

@@ -19,7 +19,9 @@ from registry.errors import RegistryError
 from workers.app import create_bare_app
 from workers.credentials import CredentialStore
 from workers.intake import Door
+from workers.posting import Poster
 from workers.settings import Settings
+from workers.signing import Signer
 
 from .backlog import BacklogGauge
 from .batcher import Batcher
@@ -49,6 +51,8 @@ class Desk:
     keys: KeyRing
     tokens: UserTokens
     rate: RateLimit
+    poster: Poster
+    signer: Signer
     backlog: BacklogGauge
 
 
@@ -70,6 +74,8 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
         keys=KeyRing(crew),
         tokens=UserTokens(store, settings.user_token_secret, lambda: datetime.now(UTC)),
         rate=RateLimit(settings.api_rate),
+        poster=Poster.of(settings),
+        signer=Signer(store, settings.webhook_secret),
         backlog=BacklogGauge(crew, limit=settings.api_backlog),
     )
     chores = asyncio.create_task(_do_chores(desk))

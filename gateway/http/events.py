@@ -148,6 +148,18 @@ async def _publish(request: Request, desk: Desk, caller: Caller, given: Given) -
         return publication, [_decode(draft, caller) for draft in publication.drafts]
 
     publication, decoded = await desk.crew.run(prepare) if len(body) > _LARGE_BYTES else prepare()
+    return await _take_in(desk, caller, publication, decoded)
+
+
+async def settle(desk: Desk, caller: Caller, publication: Publication) -> Response:
+    """Take the events of a request in, and answer for each."""
+    decoded = [_decode(draft, caller) for draft in publication.drafts]
+    return await _take_in(desk, caller, publication, decoded)
+
+
+async def _take_in(
+    desk: Desk, caller: Caller, publication: Publication, decoded: Sequence[Event | Refusal]
+) -> Response:
     decoded = await _of_known_apps(desk, caller, publication.drafts, decoded)
     events = [one for one in decoded if not isinstance(one, Refusal)]
     outcomes = iter(await desk.batcher.take_in(events) if events else ())
@@ -261,7 +273,7 @@ def _single(settled: TakenIn | Refusal) -> Response:
 def _several(settled: Sequence[TakenIn | Refusal]) -> Response:
     refused = [one for one in settled if isinstance(one, Refusal)]
     results = [_refused(one) if isinstance(one, Refusal) else _taken(one) for one in settled]
-    if len(refused) < len(settled):
+    if len(refused) < len(settled) or not settled:
         return _json(207 if refused else 202, {"results": results})
     # All for one reason (a full house, another's app) is that reason; else it is the faults of all.
     kinds = {one.problem.kind for one in refused}

@@ -28,6 +28,7 @@ _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
     "cache-control": "no-store",
 }
+_STORES: Final = "/v1/object-stores"
 _STRICT: Final = "max-age=31536000"
 Count = Callable[[Scope, int, float], None]
 
@@ -81,7 +82,9 @@ class _Exchange:
             raise self._too_large()
         has_body = length != "0" or "transfer-encoding" in headers
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if has_body and not _JSON.fullmatch(media_type):
+        # Amazon SNS sends JSON and calls it text.
+        is_text = media_type == "text/plain" and self._scope["path"] == _STORES
+        if has_body and not is_text and not _JSON.fullmatch(media_type):
             raise Problem(
                 "unsupported-media-type",
                 "send JSON, and say so: Content-Type: application/json",

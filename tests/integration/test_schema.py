@@ -27,6 +27,10 @@ UNION ALL
 SELECT 'function', p.proname, pg_get_functiondef(p.oid)
 FROM pg_proc p WHERE p.pronamespace = 'pushfan'::regnamespace
 UNION ALL
+SELECT 'trigger', t.tgname, pg_get_triggerdef(t.oid)
+FROM pg_trigger t JOIN pg_class r ON r.oid = t.tgrelid
+WHERE r.relnamespace = 'pushfan'::regnamespace AND NOT t.tgisinternal
+UNION ALL
 SELECT 'enum', t.typname, e.enumsortorder || ' ' || e.enumlabel
 FROM pg_enum e JOIN pg_type t ON t.oid = e.enumtypid WHERE t.typnamespace = 'pushfan'::regnamespace
 UNION ALL
@@ -67,6 +71,7 @@ def test_applying_again_changes_nothing(database: Database) -> None:
         "relation",
         "function",
         "enum",
+        "trigger",
         "version",
     }
     for _ in range(2):

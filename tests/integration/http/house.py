@@ -102,6 +102,7 @@ def settings_for(database_url: str, home: Path, **more: Any) -> Settings:
     directory = home / "credentials"
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "user-token-secret").write_text(SECRET)
+    (directory / "webhook-secret").write_text(SECRET)
     return load_settings({}, database_url=database_url, home=home, **more)
 
 

@@ -24,6 +24,11 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/users/{user}/messages"): {"message": HELLO},
     ("POST", "/v1/topics/{scope}/{topic}/messages"): {"message": HELLO},
     ("POST", "/v1/buckets/{scope}/{bucket}/writes"): {"object": "o", "change": "created"},
+    ("POST", "/v1/object-stores"): {
+        "Records": [
+            {"eventName": "s3:ObjectCreated:Put", "s3": {"bucket": {"name": "b"}, "object": {"key": "k"}}}
+        ]
+    },
     ("PUT", "/v1/users/{user}/devices/{device_key}"): {"channel": "android", "token": "token-of-other"},
     ("POST", "/v1/users/{user}/tokens"): {},
     ("PUT", "/v1/topics/{scope}/{name}"): {"admits": "users"},
@@ -33,10 +38,12 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/keys/{name}/rotate"): {},
     ("POST", "/v1/channels"): {"name": "web", "provider": "fcm", "secrets": {"service_account": "file:x"}},
     ("POST", "/v1/channels/{name}/pause"): {},
+    ("PUT", "/v1/webhooks/{name}"): {"url": "https://other.example/hook"},
+    ("POST", "/v1/webhooks/{name}/rotate"): {},
 }
 TABLES = (
     "app", "api_key", "channel", "device", "target", "subscription", "feedback", "event_key", "notification",
-    "chunk", "retry",
+    "chunk", "retry", "webhook",
 )  # fmt: skip
 
 
@@ -49,6 +56,8 @@ def shop(house: House) -> House:
         assert house.put(f"/v1/{kind}/app/{MARK}/subscribers/{MARK}").status_code == 200
     assert house.post(f"/v1/users/{MARK}/messages", json={"id": MARK, "message": HELLO}).status_code == 202
     house.add_channel("shop", MARK, "fcm")
+    webhook = {"url": "https://shop.example/hook"}
+    assert house.put(f"/v1/webhooks/{MARK}", json=webhook, by="shop admin").status_code == 201
     house.secrets[MARK] = house.key("shop", name=MARK, roles=("publish",))
     return house
 

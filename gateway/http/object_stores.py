@@ -1,0 +1,89 @@
+"""`POST /v1/object-stores`: what object stores tell of their objects is taken in as bucket writes.
+
+Stores cannot all send a header of our choosing, so this call takes its key in three ways: `Authorization: Bearer`, the
+password of `Authorization: Basic` (Amazon SNS sends what stands in the URL), and `?key=` (Pub/Sub push).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+import structlog
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from events import InvalidEvent, encode, objects
+from registry.keys import Role
+
+from .access import Admitted, GuardedRoute, allow
+from .desk import AtDesk
+from .event_schema import ANSWERS
+from .events import settle
+from .names import APP_PARAMETER
+from .pointer import locate
+from .problem import Fault, invalid
+from .publication import Draft, Publication, parse
+
+log = structlog.get_logger()
+router = APIRouter(tags=["events"], route_class=GuardedRoute, dependencies=[APP_PARAMETER])
+
+_REQUEST: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "object", "title": "Notification of a store"}}},
+    }
+}
+_AMAZON: Final = ".amazonaws.com"
+
+
+@router.post(
+    "/v1/object-stores",
+    status_code=202,
+    summary="Take in what an object store tells",
+    openapi_extra=_REQUEST,
+    responses=ANSWERS,
+)
+@allow(Role.PUBLISH, admits_stores=True)
+async def tell(
+    request: Request,
+    desk: AtDesk,
+    caller: Admitted,
+    *,
+    _key: Annotated[
+        str | None, Query(alias="key", max_length=200, description="The key, for stores.")
+    ] = None,
+) -> Response:
+    """Take in a notification of S3, MinIO or Google Cloud Storage: a bucket write for each object that changed.
+
+    Repeated notifications give the same event ids. What changes no object is answered 202 with no results.
+    """
+    document = parse(await request.body())
+    if _is_confirmation(document):
+        return await settle(desk, caller, Publication(drafts=[], is_single=False))
+    try:
+        writes = objects.decode(document, app=caller.tenant.name)
+    except InvalidEvent as error:
+        raise invalid(
+            Fault(
+                pointer="" if problem.path == "body" else locate(document, problem.path),
+                code=problem.code,
+                detail=problem.message,
+            )
+            for problem in error.problems
+        ) from error
+    drafts = [Draft(wire=encode(write), pointer="") for write in writes]
+    return await settle(desk, caller, Publication(drafts=drafts, is_single=False))
+
+
+def _is_confirmation(document: Any) -> bool:
+    """Tell whether Amazon SNS asks to confirm a subscription: an operator does, who finds the address in the log."""
+    if not isinstance(document, Mapping) or document.get("Type") != "SubscriptionConfirmation":
+        return False
+    url = document.get("SubscribeURL")
+    host = urlsplit(url).hostname if isinstance(url, str) and url.isascii() and len(url) < 2048 else None
+    if host is not None and host.endswith(_AMAZON):
+        log.warning("sns_subscription_waits", url=url, follows="open the address to confirm it")
+    return True
