@@ -256,6 +256,8 @@ CREATE TABLE IF NOT EXISTS pushfan.notification (
     recipients          text[]      COLLATE "C",
     excluded_user       text        COLLATE "C",
     excluded_providers  text[]      NOT NULL DEFAULT '{}',
+    -- only devices on channels of this environment; null: of either
+    environment         text,
     expires_at          timestamptz NOT NULL,
     created_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- the planner's place: users up to and including this one are planned
@@ -282,6 +284,7 @@ CREATE TABLE IF NOT EXISTS pushfan.notification (
     CONSTRAINT notification_app_fkey FOREIGN KEY (app_id) REFERENCES pushfan.app (id) ON DELETE CASCADE,
     CONSTRAINT notification_kind_check CHECK (kind IN ('bucket', 'topic', 'direct')),
     CONSTRAINT notification_lane_check CHECK (lane IN ('urgent', 'normal', 'bulk')),
+    CONSTRAINT notification_environment_check CHECK (environment IN ('production', 'sandbox')),
     CONSTRAINT notification_counters_check CHECK (
         accepted + unregistered + rejected + expired + cancelled + withdrawn + unknown + dead <= devices)
 );
@@ -548,7 +551,7 @@ BEGIN
     ), stored AS (
         INSERT INTO pushfan.notification AS n
             (id, app_id, key, kind, event, lane, is_lane_fixed, target_id, recipients, excluded_user,
-             excluded_providers, expires_at)
+             excluded_providers, environment, expires_at)
         SELECT fresh.notification_id, i.app_id, i.key, i.kind, i.event,
                coalesce(i.event ->> 'lane', CASE i.kind WHEN 'direct' THEN 'urgent' ELSE 'normal' END),
                i.event ? 'lane',
@@ -559,6 +562,7 @@ BEGIN
                i.event ->> 'actor',
                ARRAY(SELECT s.key FROM jsonb_each(coalesce(i.event -> 'message', '{}')) AS s
                      WHERE s.value -> 'enabled' = 'false'),
+               i.event ->> 'environment',
                pushfan.event_expiry(i.event)
         FROM fresh
         JOIN numbered i USING (app_id, key)
@@ -650,4 +654,4 @@ END
 $$;
 
 INSERT INTO pushfan.schema_version (version)
-SELECT 5 WHERE NOT EXISTS (SELECT FROM pushfan.schema_version);
+SELECT 6 WHERE NOT EXISTS (SELECT FROM pushfan.schema_version);

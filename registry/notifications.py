@@ -279,6 +279,7 @@ def preview(connection: Connection, event: Mapping[str, Any]) -> list[dict[str, 
         "scope": event.get("scope", "app"),
         "name": event.get(kind),
         "actor": event.get("actor"),
+        "environment": event.get("environment"),
     }
     return connection.execute(_SQL["preview"], parameters).fetchall()
 
