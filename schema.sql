@@ -171,12 +171,15 @@ CREATE TABLE IF NOT EXISTS pushfan.target (
     scope       text        NOT NULL DEFAULT 'app',
     name        text        NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT now(),
-    -- who subscribes users: their backend alone, or also users themselves (of a user's own target: its owner)
+    -- which users may subscribe themselves, and in whose name may be sent: backend (nobody by itself), members (of the
+    -- scope), users (of the app), group:<id> (its members)
     admits      text        NOT NULL DEFAULT 'backend',
+    senders     text        NOT NULL DEFAULT 'backend',
     CONSTRAINT target_pkey PRIMARY KEY (id),
     CONSTRAINT target_name_key UNIQUE (app_id, kind, scope, name),
     CONSTRAINT target_app_fkey FOREIGN KEY (app_id) REFERENCES pushfan.app (id) ON DELETE CASCADE,
-    CONSTRAINT target_admits_check CHECK (admits IN ('backend', 'users')),
+    CONSTRAINT target_admits_check CHECK (admits ~ '^(backend|members|users|group:.+)$'),
+    CONSTRAINT target_senders_check CHECK (senders ~ '^(backend|members|users|group:.+)$'),
     CONSTRAINT target_kind_check CHECK (kind IN ('bucket', 'topic')),
     CONSTRAINT target_scope_check CHECK (scope ~ '^(app|(group|user|thing):.+)$')
 );
@@ -191,6 +194,27 @@ CREATE TABLE IF NOT EXISTS pushfan.subscription (
 );
 -- a user's subscriptions, forget
 CREATE INDEX IF NOT EXISTS subscription_user_idx ON pushfan.subscription (app_id, user_id);
+
+-- Users who share targets, those of the scope group:<id>. `group` is a word of SQL.
+CREATE TABLE IF NOT EXISTS pushfan.user_group (
+    app_id      integer     NOT NULL,
+    id          text        COLLATE "C" NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT user_group_pkey PRIMARY KEY (app_id, id),
+    CONSTRAINT user_group_app_fkey FOREIGN KEY (app_id) REFERENCES pushfan.app (id) ON DELETE CASCADE
+);
+
+CREATE TABLE IF NOT EXISTS pushfan.group_member (
+    app_id      integer     NOT NULL,
+    group_id    text        COLLATE "C" NOT NULL,
+    user_id     text        COLLATE "C" NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT group_member_pkey PRIMARY KEY (app_id, group_id, user_id),
+    CONSTRAINT group_member_group_fkey FOREIGN KEY (app_id, group_id)
+        REFERENCES pushfan.user_group (app_id, id) ON DELETE CASCADE
+);
+-- a user's groups, forget
+CREATE INDEX IF NOT EXISTS group_member_user_idx ON pushfan.group_member (app_id, user_id);
 
 -- What happened to tokens, for backends to read. Readers page by (xid, id) and stop before transactions that
 -- are still open, so that a row committed late is not skipped.
@@ -620,7 +644,8 @@ BEGIN
         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pushfan TO pushfan_worker;
         GRANT USAGE ON ALL SEQUENCES IN SCHEMA pushfan TO pushfan_worker;
         REVOKE ALL ON pushfan.api_key FROM pushfan_worker;
-        REVOKE INSERT, UPDATE, DELETE ON pushfan.schema_version, pushfan.app, pushfan.target, pushfan.subscription
+        REVOKE INSERT, UPDATE, DELETE ON pushfan.schema_version, pushfan.app, pushfan.target, pushfan.subscription,
+            pushfan.user_group, pushfan.group_member
             FROM pushfan_worker;
         REVOKE INSERT, DELETE ON pushfan.channel FROM pushfan_worker;
         GRANT EXECUTE ON FUNCTION pushfan.take_in(jsonb), pushfan.make_partitions(integer),

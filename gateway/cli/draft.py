@@ -84,7 +84,7 @@ def event_options(function: F) -> F:
 
 
 def _event() -> list[Callable[[F], F]]:
-    to, how = "To whom", "How"
+    to = "To whom"
     return [
         _option("--app", to, metavar="NAME", help="The app."),
         _option(
@@ -114,13 +114,20 @@ def _event() -> list[Callable[[F], F]]:
             type=click.File("r", encoding="utf-8"),
             help="The whole event in wire form; - is standard input.",
         ),
+        *_manner(),
+    ]
+
+
+def _manner() -> list[Callable[[F], F]]:
+    how = "How"
+    return [
         _option("--id", how, metavar="KEY", help="Idempotency key: the same event again changes nothing."),
         _option("--ttl", how, type=Duration(), help="How long it is worth delivering: 90s, 15m, 1h, 2d."),
         _option("--expires-at", how, metavar="INSTANT", help="Instead of --ttl: 2026-01-31T12:00:00Z."),
         _option("--lane", how, metavar="LANE", help="urgent, normal or bulk; by kind and size without it."),
         _option(
             "--environment",
-            to,
+            how,
             metavar="NAME",
             help="production or sandbox: only devices on such channels.",
         ),

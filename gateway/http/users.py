@@ -57,6 +57,7 @@ class ForgottenAnswer(Answer):
     devices: int
     subscriptions: int
     targets: int
+    groups: int
     feedback: int
     notifications: int
     dead_letters: int

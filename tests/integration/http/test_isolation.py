@@ -36,7 +36,7 @@ BODIES: dict[tuple[str, str], Any] = {
 }
 TABLES = (
     "app", "api_key", "channel", "device", "target", "subscription", "feedback", "event_key", "notification",
-    "chunk", "retry",
+    "chunk", "retry", "user_group", "group_member",
 )  # fmt: skip
 
 
@@ -48,6 +48,7 @@ def shop(house: House) -> House:
     for kind in ("topics", "buckets"):
         assert house.put(f"/v1/{kind}/app/{MARK}/subscribers/{MARK}").status_code == 200
     assert house.post(f"/v1/users/{MARK}/messages", json={"id": MARK, "message": HELLO}).status_code == 202
+    assert house.put(f"/v1/groups/{MARK}/members/{MARK}").status_code == 200
     house.add_channel("shop", MARK, "fcm")
     house.secrets[MARK] = house.key("shop", name=MARK, roles=("publish",))
     return house

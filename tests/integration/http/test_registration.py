@@ -49,7 +49,8 @@ def test_targets_and_their_subscribers(house: House, kind: str) -> None:
     """Made, listed with counts, paged, and removed with their subscriptions."""
     news = f"/v1/{kind}/app/news"
     assert house.get(news).status_code == 404
-    assert house.put(news, json={}).json()["admits"] == "backend"
+    made = house.put(news, json={}).json()
+    assert (made["admits"], made["senders"]) == ("members", "backend")
     for user in ("a/b", "c", "d"):
         name = user.replace("/", "%2F")
         assert house.put(f"{news}/subscribers/{name}").json() == {"user": user, "change": "subscribed"}
@@ -74,8 +75,8 @@ def test_targets_and_their_subscribers(house: House, kind: str) -> None:
 def test_mobile_app_lives_by_a_user_token(house: House) -> None:
     """Login, install, subscribe, new token, a second user on the same phone, logout: by the users' own tokens."""
     house.put("/v1/topics/app/news", json={"admits": "users"})
-    house.put("/v1/topics/app/staff", json={})
-    house.put("/v1/topics/user:u8/mine", json={"admits": "users"})
+    house.put("/v1/topics/app/staff", json={"admits": "backend"})
+    house.put("/v1/topics/user:u8/mine", json={})
     u7, u8 = (house.post(f"/v1/users/{user}/tokens", json={}).json()["token"] for user in ("u7", "u8"))
     assert house.put(PHONE, by=u7, json=ANDROID).json()["change"] == "created"
     assert house.put("/v1/topics/app/news/subscribers/u7", by=u7).json()["change"] == "subscribed"
