@@ -127,7 +127,7 @@ CREATE TABLE IF NOT EXISTS pushfan.channel (
 -- ---------------------------------------------------------------------------------------------- registry
 
 -- One app install of one user. The row never changes its user: a token that another user installs retires
--- this row and makes a new one.
+-- this row and makes a new one. Promotion of a pseudo user is no change: it was that user all the time.
 CREATE TABLE IF NOT EXISTS pushfan.device (
     id                bigint      GENERATED ALWAYS AS IDENTITY,
     app_id            integer     NOT NULL,
@@ -215,6 +215,18 @@ CREATE TABLE IF NOT EXISTS pushfan.group_member (
 );
 -- a user's groups, forget
 CREATE INDEX IF NOT EXISTS group_member_user_idx ON pushfan.group_member (app_id, user_id);
+
+-- Pseudo users that have logged in. Nothing is registered for them any more.
+CREATE TABLE IF NOT EXISTS pushfan.promotion (
+    app_id      integer     NOT NULL,
+    pseudo_id   text        COLLATE "C" NOT NULL,
+    user_id     text        COLLATE "C" NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT promotion_pkey PRIMARY KEY (app_id, pseudo_id),
+    CONSTRAINT promotion_app_fkey FOREIGN KEY (app_id) REFERENCES pushfan.app (id) ON DELETE CASCADE
+);
+-- forget
+CREATE INDEX IF NOT EXISTS promotion_user_idx ON pushfan.promotion (app_id, user_id);
 
 -- What happened to tokens, for backends to read. Readers page by (xid, id) and stop before transactions that
 -- are still open, so that a row committed late is not skipped.
@@ -645,7 +657,7 @@ BEGIN
         GRANT USAGE ON ALL SEQUENCES IN SCHEMA pushfan TO pushfan_worker;
         REVOKE ALL ON pushfan.api_key FROM pushfan_worker;
         REVOKE INSERT, UPDATE, DELETE ON pushfan.schema_version, pushfan.app, pushfan.target, pushfan.subscription,
-            pushfan.user_group, pushfan.group_member
+            pushfan.user_group, pushfan.group_member, pushfan.promotion
             FROM pushfan_worker;
         REVOKE INSERT, DELETE ON pushfan.channel FROM pushfan_worker;
         GRANT EXECUTE ON FUNCTION pushfan.take_in(jsonb), pushfan.make_partitions(integer),

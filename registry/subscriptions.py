@@ -15,6 +15,8 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Final
 
+from . import pseudo
+from .atomic import atomic
 from .checks import TARGET_NAME, USER, Problems, choice, refuse
 from .database import Connection, Database
 from .errors import InvalidRegistration, NotFound
@@ -110,17 +112,19 @@ def subscribe(connection: Connection, app_id: int, target: Target, user_id: str)
 def subscribe_many(connection: Connection, app_id: int, pairs: Iterable[tuple[Target, str]]) -> int:
     """Subscribe users to targets, by thousands a statement. Returns how many were not subscribed yet.
 
-    Raises `InvalidRegistration` with every problem. Without a transaction around it, what was done before an
-    error stays done; doing it again is harmless.
+    Raises `InvalidRegistration` with every problem, and `AlreadyPromoted`. Without a transaction around it,
+    what was done before an error stays done; doing it again is harmless.
     """
     wanted = sorted({(*_names(target), user_id) for target, user_id in _checked(pairs)})
     new = 0
     for start in range(0, len(wanted), BATCH):
         kinds, scopes, names, users = map(list, zip(*wanted[start : start + BATCH], strict=True))
         parameters = {"app_id": app_id, "kinds": kinds, "scopes": scopes, "names": names, "users": users}
-        # Two statements: the second sees targets that another transaction made meanwhile.
-        connection.execute(_SQL["make_targets"], parameters)
-        new += connection.execute(_SQL["subscribe"], parameters).rowcount
+        with atomic(connection):
+            pseudo.hold(connection, users, app_id=app_id)
+            # Two statements: the second sees targets that another transaction made meanwhile.
+            connection.execute(_SQL["make_targets"], parameters)
+            new += connection.execute(_SQL["subscribe"], parameters).rowcount
     return new
 
 

@@ -1,7 +1,7 @@
 """A person's rights: export what is stored about a user, and forget it.
 
 Forgetting deletes the user's devices, subscriptions, memberships, feedback and own targets (scope `user:<id>`; those of
-a thing, `thing:<id>`, which is its user id), takes the
+a thing, `thing:<id>`, which is its user id), also under the pseudo ids that it had before its login, takes the
 user out of notifications and dead letters, and the tokens out of receipts that are to be polled.
 
 Deliveries stay, and so do chunks and retries: they name devices by number, and once the device's row and its
@@ -17,12 +17,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from . import devices, groups, subscriptions
+from . import devices, groups, pseudo, subscriptions
 from .checks import USER, Problems, refuse
 from .database import Connection, Database
 from .statements import load
@@ -88,6 +88,14 @@ def forget(database: Database, app_id: int, user_id: str) -> Forgotten:
     problems = Problems()
     USER(user_id, "user", problems)
     refuse(problems)
+    before = database.run(partial(pseudo.list_by_user, app_id=app_id, user_id=user_id))
+    done = [_forget_one(database, app_id, one) for one in (*before, user_id)]
+    database.run(partial(pseudo.forget, app_id=app_id, user_id=user_id))
+    names = [item.name for item in fields(Forgotten)]
+    return Forgotten(**{name: sum(getattr(one, name) for one in done) for name in names})
+
+
+def _forget_one(database: Database, app_id: int, user_id: str) -> Forgotten:
     scope = user_id if user_id.startswith("thing:") else f"user:{user_id}"
     given = {"app_id": app_id, "user_id": user_id, "scope": scope, "limit": _ROWS_AT_ONCE}
     # Memberships first: a member may subscribe.

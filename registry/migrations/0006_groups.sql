@@ -1,4 +1,5 @@
--- Pushes for one environment alone; access rules of targets. The tables of groups are made by schema.sql.
+-- Pushes for one environment alone; access rules of targets. The tables of groups and promotions are made by
+-- schema.sql.
 ALTER TABLE pushfan.notification
     ADD COLUMN environment text,
     ADD CONSTRAINT notification_environment_check CHECK (environment IN ('production', 'sandbox'));

@@ -75,6 +75,11 @@ WITH held AS MATERIALIZED (
 )
 SELECT ARRAY(SELECT id FROM planned) AS planned, ARRAY(SELECT DISTINCT channel_id FROM chunks) AS channel_ids
 
+-- name: hold_promotions
+-- A page sees each user on one side of a promotion. Before its statement, whose snapshot must be younger.
+SELECT pg_advisory_xact_lock_shared(hashtext('pushfan.promote'), n.app_id)
+FROM pushfan.notification n WHERE n.id = %(id)s
+
 -- name: plan_page
 -- Plan the next page of one notification: read the cursor from the locked row, resolve the next users to
 -- devices, freeze them into chunks and move the cursor, in one statement. Whoever dies around it repeats nothing.

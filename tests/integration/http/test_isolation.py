@@ -26,6 +26,8 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/buckets/{scope}/{bucket}/writes"): {"object": "o", "change": "created"},
     ("PUT", "/v1/users/{user}/devices/{device_key}"): {"channel": "android", "token": "token-of-other"},
     ("POST", "/v1/users/{user}/tokens"): {},
+    ("POST", "/v1/users/{user}/promotion"): {"user": "u9"},
+    ("POST", "/v1/pseudo-users"): {},
     ("PUT", "/v1/topics/{scope}/{name}"): {"admits": "users"},
     ("PUT", "/v1/buckets/{scope}/{name}"): {"admits": "users"},
     ("POST", "/v1/apps"): {"name": "third"},
@@ -36,7 +38,7 @@ BODIES: dict[tuple[str, str], Any] = {
 }
 TABLES = (
     "app", "api_key", "channel", "device", "target", "subscription", "feedback", "event_key", "notification",
-    "chunk", "retry", "user_group", "group_member",
+    "chunk", "retry", "user_group", "group_member", "promotion",
 )  # fmt: skip
 
 

@@ -184,3 +184,29 @@ def test_conservation_holds_for_what_http_took_in(house: House) -> None:
     house.post("/v1/users/u7/messages", json={"message": HELLO})
     counts = house.database.run(notifications.conservation)
     assert counts["planned"] == counts["open"] + counts["waiting"] + counts["final"] == 1
+
+
+def test_pseudo_user_logs_in(house: House) -> None:
+    """Install without login, subscribe, log in: the phone goes on as its user's; the old token opens nothing."""
+    house.put("/v1/topics/app/news", json={})
+    made = house.post("/v1/pseudo-users", json={})
+    assert made.status_code == 201
+    user, token = made.json()["user"], made.json()["token"]
+    assert house.put(f"/v1/users/{user}/devices/phone", by=token, json=ANDROID).json()["change"] == "created"
+    assert house.put(f"/v1/topics/app/news/subscribers/{user}", by=token).status_code == 200
+    pushed = house.post(f"/v1/users/{user}/messages", json={"message": HELLO}).json()["notification_id"]
+    promotion = f"/v1/users/{user}/promotion"
+    assert house.post(promotion, by=token, json={"user": "u7"}).status_code == 403
+    told = house.post(promotion, json={"user": "u7"})
+    assert told.json() == {"user": "u7", "devices": 1, "subscriptions": 1, "groups": 0, "targets": 0}
+    assert house.post(promotion, json={"user": "u7"}).json()["devices"] == 0
+    assert house.post(promotion, json={"user": "u8"}).status_code == 409
+    (device,) = house.get("/v1/users/u7/devices").json()["devices"]
+    assert (device["device_key"], device["state"]) == ("phone", "active")
+    (delivery,) = house.get(f"/v1/notifications/{pushed}/deliveries?user=u7").json()["deliveries"]
+    assert delivery["state"] == "planned"
+    assert house.get("/v1/topics/app/news/subscribers").json()["users"] == ["u7"]
+    assert house.put(f"/v1/users/{user}/devices/phone", by=token, json=ANDROID).status_code == 409
+    assert house.delete(f"/v1/users/{user}/devices/phone", by=token).status_code == 404
+    assert house.put(f"/v1/topics/app/news/subscribers/{user}", by=token).status_code == 409
+    assert house.post("/v1/users/u7/promotion", json={"user": "u8"}).status_code == 422

@@ -4,7 +4,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from registry import devices, groups, notifications, subscriptions, users
+from registry import devices, groups, notifications, pseudo, subscriptions, users
 from registry.database import Connection, Database
 from registry.subscriptions import Scope, ScopeKind, Target, TargetKind
 from tests.integration.registry.shop import Shop
@@ -31,6 +31,7 @@ def populate(shop: Shop) -> dict[str, int]:
         subscriptions.subscribe(connection, shop.app_id, NEWS, user)
         groups.add_members(connection, shop.app_id, "team", [user])
     subscriptions.subscribe(connection, shop.app_id, OWN, "stays")
+    pseudo.promote(connection, shop.app_id, "pseudo:1", GONE)
     to_topic = {"version": 1, "kind": "topic", "app": "shop", "id": "topic", "topic": "news", "actor": GONE,
                 "message": {"title": "News"}}  # fmt: skip
     to_bucket = {"version": 1, "kind": "bucket", "app": "shop", "id": "bucket", "bucket": "notes",
@@ -99,6 +100,7 @@ def test_forgotten_user_is_named_nowhere(shop: Shop, database: Database) -> None
         "receipt_poll",
         "dead_letter",
         "group_member",
+        "promotion",
     }
     forgotten = users.forget(database, shop.app_id, GONE)
     after = everything(shop.connection)
@@ -213,3 +215,14 @@ def test_forgotten_thing_takes_its_own_targets_along(shop: Shop, database: Datab
     assert (forgotten.devices, forgotten.targets, forgotten.subscriptions) == (1, 1, 1)
     (left,) = subscriptions.list_targets(connection, shop.app_id)
     assert left.target.scope == scopes[1]
+
+
+def test_forgotten_user_is_forgotten_under_its_pseudo_ids_too(shop: Shop, database: Database) -> None:
+    """Whatever still names the id from before the login goes, and who was who."""
+    shop.install("pseudo:1", "phone", "token-1")
+    notifications.take_in(shop.connection, [direct("d", ["pseudo:1", "stays"])])
+    shop.connection.execute("UPDATE pushfan.notification SET planned_at = now()")
+    pseudo.promote(shop.connection, shop.app_id, "pseudo:1", GONE)
+    forgotten = users.forget(database, shop.app_id, GONE)
+    assert (forgotten.devices, forgotten.notifications) == (1, 1)
+    assert "pseudo:1" not in "".join(everything(shop.connection).values())
