@@ -1,5 +1,6 @@
 """Groups, their members, and the access rules that ask for members."""
 
+from contextlib import closing
 from functools import partial
 
 import pytest
@@ -112,12 +113,11 @@ def test_member_who_subscribes_while_being_removed_is_not_left_subscribed(
     theirs, observer = Database(database_url), Database(database_url)
     other = theirs.connection()
     pid = other.info.backend_pid
-    with connection.transaction():
-        assert rules.may_subscribe(connection, shop.app_id, topic("group:team"), "u7")
-        gone = in_background(lambda: groups.remove_member(other, shop.app_id, "team", "u7"))
-        await_blocked(observer.connection(), pid)
-        subscriptions.subscribe(connection, shop.app_id, topic("group:team"), "u7")
-    assert gone() is True
-    observer.close()
-    theirs.close()
+    with closing(observer), closing(theirs):
+        with connection.transaction():
+            assert rules.may_subscribe(connection, shop.app_id, topic("group:team"), "u7")
+            gone = in_background(lambda: groups.remove_member(other, shop.app_id, "team", "u7"))
+            await_blocked(observer.connection(), pid)
+            subscriptions.subscribe(connection, shop.app_id, topic("group:team"), "u7")
+        assert gone() is True
     assert not subscriptions.is_subscribed(connection, shop.app_id, topic("group:team"), "u7")
