@@ -127,7 +127,7 @@ CREATE TABLE IF NOT EXISTS pushfan.channel (
 -- ---------------------------------------------------------------------------------------------- registry
 
 -- One app install of one user. The row never changes its user: a token that another user installs retires
--- this row and makes a new one.
+-- this row and makes a new one. Promotion of a pseudo user is no change: it was that user all the time.
 CREATE TABLE IF NOT EXISTS pushfan.device (
     id                bigint      GENERATED ALWAYS AS IDENTITY,
     app_id            integer     NOT NULL,
@@ -171,12 +171,15 @@ CREATE TABLE IF NOT EXISTS pushfan.target (
     scope       text        NOT NULL DEFAULT 'app',
     name        text        NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT now(),
-    -- who subscribes users: their backend alone, or also users themselves (of a user's own target: its owner)
+    -- which users may subscribe themselves, and in whose name may be sent: backend (nobody by itself), members (of the
+    -- scope), users (of the app), group:<id> (its members)
     admits      text        NOT NULL DEFAULT 'backend',
+    senders     text        NOT NULL DEFAULT 'backend',
     CONSTRAINT target_pkey PRIMARY KEY (id),
     CONSTRAINT target_name_key UNIQUE (app_id, kind, scope, name),
     CONSTRAINT target_app_fkey FOREIGN KEY (app_id) REFERENCES pushfan.app (id) ON DELETE CASCADE,
-    CONSTRAINT target_admits_check CHECK (admits IN ('backend', 'users')),
+    CONSTRAINT target_admits_check CHECK (admits ~ '^(backend|members|users|group:.+)$'),
+    CONSTRAINT target_senders_check CHECK (senders ~ '^(backend|members|users|group:.+)$'),
     CONSTRAINT target_kind_check CHECK (kind IN ('bucket', 'topic')),
     CONSTRAINT target_scope_check CHECK (scope ~ '^(app|(group|user|thing):.+)$')
 );
@@ -191,6 +194,39 @@ CREATE TABLE IF NOT EXISTS pushfan.subscription (
 );
 -- a user's subscriptions, forget
 CREATE INDEX IF NOT EXISTS subscription_user_idx ON pushfan.subscription (app_id, user_id);
+
+-- Users who share targets, those of the scope group:<id>. `group` is a word of SQL.
+CREATE TABLE IF NOT EXISTS pushfan.user_group (
+    app_id      integer     NOT NULL,
+    id          text        COLLATE "C" NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT user_group_pkey PRIMARY KEY (app_id, id),
+    CONSTRAINT user_group_app_fkey FOREIGN KEY (app_id) REFERENCES pushfan.app (id) ON DELETE CASCADE
+);
+
+CREATE TABLE IF NOT EXISTS pushfan.group_member (
+    app_id      integer     NOT NULL,
+    group_id    text        COLLATE "C" NOT NULL,
+    user_id     text        COLLATE "C" NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT group_member_pkey PRIMARY KEY (app_id, group_id, user_id),
+    CONSTRAINT group_member_group_fkey FOREIGN KEY (app_id, group_id)
+        REFERENCES pushfan.user_group (app_id, id) ON DELETE CASCADE
+);
+-- a user's groups, forget
+CREATE INDEX IF NOT EXISTS group_member_user_idx ON pushfan.group_member (app_id, user_id);
+
+-- Pseudo users that have logged in. Nothing is registered for them any more.
+CREATE TABLE IF NOT EXISTS pushfan.promotion (
+    app_id      integer     NOT NULL,
+    pseudo_id   text        COLLATE "C" NOT NULL,
+    user_id     text        COLLATE "C" NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT promotion_pkey PRIMARY KEY (app_id, pseudo_id),
+    CONSTRAINT promotion_app_fkey FOREIGN KEY (app_id) REFERENCES pushfan.app (id) ON DELETE CASCADE
+);
+-- forget
+CREATE INDEX IF NOT EXISTS promotion_user_idx ON pushfan.promotion (app_id, user_id);
 
 -- What happened to tokens, for backends to read. Readers page by (xid, id) and stop before transactions that
 -- are still open, so that a row committed late is not skipped.
@@ -256,6 +292,8 @@ CREATE TABLE IF NOT EXISTS pushfan.notification (
     recipients          text[]      COLLATE "C",
     excluded_user       text        COLLATE "C",
     excluded_providers  text[]      NOT NULL DEFAULT '{}',
+    -- only devices on channels of this environment; null: of either
+    environment         text,
     expires_at          timestamptz NOT NULL,
     created_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- the planner's place: users up to and including this one are planned
@@ -282,6 +320,7 @@ CREATE TABLE IF NOT EXISTS pushfan.notification (
     CONSTRAINT notification_app_fkey FOREIGN KEY (app_id) REFERENCES pushfan.app (id) ON DELETE CASCADE,
     CONSTRAINT notification_kind_check CHECK (kind IN ('bucket', 'topic', 'direct')),
     CONSTRAINT notification_lane_check CHECK (lane IN ('urgent', 'normal', 'bulk')),
+    CONSTRAINT notification_environment_check CHECK (environment IN ('production', 'sandbox')),
     CONSTRAINT notification_counters_check CHECK (
         accepted + unregistered + rejected + expired + cancelled + withdrawn + unknown + dead <= devices)
 );
@@ -548,7 +587,7 @@ BEGIN
     ), stored AS (
         INSERT INTO pushfan.notification AS n
             (id, app_id, key, kind, event, lane, is_lane_fixed, target_id, recipients, excluded_user,
-             excluded_providers, expires_at)
+             excluded_providers, environment, expires_at)
         SELECT fresh.notification_id, i.app_id, i.key, i.kind, i.event,
                coalesce(i.event ->> 'lane', CASE i.kind WHEN 'direct' THEN 'urgent' ELSE 'normal' END),
                i.event ? 'lane',
@@ -559,6 +598,7 @@ BEGIN
                i.event ->> 'actor',
                ARRAY(SELECT s.key FROM jsonb_each(coalesce(i.event -> 'message', '{}')) AS s
                      WHERE s.value -> 'enabled' = 'false'),
+               i.event ->> 'environment',
                pushfan.event_expiry(i.event)
         FROM fresh
         JOIN numbered i USING (app_id, key)
@@ -686,7 +726,8 @@ BEGIN
         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pushfan TO pushfan_worker;
         GRANT USAGE ON ALL SEQUENCES IN SCHEMA pushfan TO pushfan_worker;
         REVOKE ALL ON pushfan.api_key FROM pushfan_worker;
-        REVOKE INSERT, UPDATE, DELETE ON pushfan.schema_version, pushfan.app, pushfan.target, pushfan.subscription
+        REVOKE INSERT, UPDATE, DELETE ON pushfan.schema_version, pushfan.app, pushfan.target, pushfan.subscription,
+            pushfan.user_group, pushfan.group_member, pushfan.promotion
             FROM pushfan_worker;
         REVOKE INSERT, DELETE ON pushfan.channel, pushfan.webhook FROM pushfan_worker;
         GRANT EXECUTE ON FUNCTION pushfan.take_in(jsonb), pushfan.make_partitions(integer),
@@ -720,4 +761,4 @@ END
 $$;
 
 INSERT INTO pushfan.schema_version (version)
-SELECT 6 WHERE NOT EXISTS (SELECT FROM pushfan.schema_version);
+SELECT 7 WHERE NOT EXISTS (SELECT FROM pushfan.schema_version);

@@ -5,7 +5,7 @@ Needs only the standard library; publishing over a broker also needs kombu, whic
 
 from __future__ import annotations
 
-from .event import BucketWrite, Change, DirectPush, Event, TopicMessage
+from .event import BucketWrite, Change, DirectPush, Environment, Event, TopicMessage
 from .http_publisher import HttpPublisher, Refused
 from .message import InterruptionLevel, Message, OnUnknown, Priority
 from .names import Lane
@@ -30,6 +30,7 @@ __all__ = [
     "Change",
     "Conflict",
     "DirectPush",
+    "Environment",
     "Event",
     "HttpPublisher",
     "InOutbox",

@@ -33,6 +33,13 @@ _USERS = text_set(_ID, at_most=10_000)
 _TTL_SECONDS = whole_number(0, int(LONGEST_TTL.total_seconds()))
 
 
+class Environment(StrEnum):
+    """Which installs of an app a push is for: those from the store, or those of its developers."""
+
+    PRODUCTION = "production"
+    SANDBOX = "sandbox"
+
+
 class Change(StrEnum):
     """What happened to an object of a bucket."""
 
@@ -53,6 +60,7 @@ class _Published:
     """Fields and rules that all kinds share.
 
     `id` is the idempotency key: with the same content it is one event, however often it is published.
+    `environment` leaves out devices on channels of the other one; unset, both get it.
     Give `ttl_seconds`, which counts from intake (0: one attempt, and no provider stores it), or `expires_at`.
     """
 
@@ -61,6 +69,7 @@ class _Published:
     ttl_seconds: Annotated[int | None, _TTL_SECONDS] = None
     expires_at: Annotated[datetime | None, instant] = None
     lane: Annotated[Lane | None, choice(Lane)] = None
+    environment: Annotated[Environment | None, choice(Environment)] = None
 
     kind: ClassVar[str]
     default_ttl: ClassVar[timedelta] = timedelta(hours=24)

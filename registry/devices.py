@@ -11,7 +11,8 @@ Everything here expects READ COMMITTED: what is read after a lock must show what
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from operator import attrgetter
@@ -20,6 +21,7 @@ from typing import Any, Final
 from psycopg import Cursor
 from psycopg.rows import DictRow
 
+from . import pseudo
 from .atomic import atomic
 from .checks import DEVICE_KEY, LABEL, LOCALE, TIME_ZONE, TOKEN, USER, Problems, choice, refuse
 from .database import Connection
@@ -138,12 +140,12 @@ def install(connection: Connection, call: Install) -> Installed:
     """Register a device, refresh it, give it another token or move it: the rules are those of `installs`.
 
     Call it once in a transaction; for several devices use `install_many`, which cannot deadlock with another.
-    Raises `InvalidRegistration`, and `NotFound` for the channel.
+    Raises `InvalidRegistration`, `NotFound` for the channel, and `AlreadyPromoted` for a pseudo user.
     """
     problems = Problems()
     check(call, problems)
     refuse(problems)
-    with atomic(connection), connection.pipeline():
+    with atomic(connection), _registering(connection, [call]):
         entered = _enter(connection, "enter", [call])
         connection.execute(_SQL["lock_addresses"], {"locks": _address_locks(call)})
         found = _find_touched(connection, [call])
@@ -154,7 +156,7 @@ def install_many(connection: Connection, calls: Sequence[Install]) -> list[Insta
     """Do the same as `install` with one call after the other, by thousands a statement.
 
     Other installs of the same channels wait until the transaction ends. Raises `InvalidRegistration` with the
-    problems of all calls, and `NotFound`.
+    problems of all calls, `NotFound` and `AlreadyPromoted`.
     """
     problems = Problems()
     for index, call in enumerate(calls):
@@ -166,7 +168,7 @@ def install_many(connection: Connection, calls: Sequence[Install]) -> list[Insta
 def install_checked(connection: Connection, calls: Sequence[Install]) -> list[Installed]:
     """Do the same as `install_many` with calls that went through `check`."""
     installed: list[Installed] = []
-    with atomic(connection), connection.pipeline():
+    with atomic(connection), _registering(connection, calls):
         app_ids = _app_ids(_enter(connection, "enter_alone", calls), calls)
         for start in range(0, len(calls), BATCH):
             batch = calls[start : start + BATCH]
@@ -268,6 +270,15 @@ def confirm(connection: Connection, answers: Sequence[TokenAnswer]) -> frozenset
     with atomic(connection):
         _lock(connection, answers)
         return _answered(connection, "confirm", answers)
+
+
+@contextmanager
+def _registering(connection: Connection, calls: Sequence[Install]) -> Iterator[None]:
+    """Run a block as a pipeline, in which none of the users is promoted. Raises `AlreadyPromoted`."""
+    channel_ids = {call.channel_id for call in calls}
+    pseudo.hold(connection, (call.user_id for call in calls), channel_ids=channel_ids)
+    with connection.pipeline():
+        yield
 
 
 def _enter(connection: Connection, statement: str, calls: Iterable[Install]) -> Cursor[DictRow]:

@@ -6,6 +6,7 @@ RegistryError
 ├── SchemaMismatch        the database is not of this version of Pushfan
 ├── NotFound              an app, channel, device or notification that is not there
 ├── AlreadyExists         a name that is taken
+├── AlreadyPromoted       a pseudo user that is somebody by now
 └── InvalidRegistration   a device, subscription or channel that cannot be stored
 """
 
@@ -34,6 +35,10 @@ class NotFound(RegistryError):
 
 class AlreadyExists(RegistryError):
     """The name is taken."""
+
+
+class AlreadyPromoted(RegistryError):
+    """The pseudo user has logged in: call it by its user's id."""
 
 
 class InvalidRegistration(RegistryError):

@@ -162,7 +162,8 @@ def plan_new(
 def plan_page(
     connection: Connection, notification_id: int, *, chunk_size: int, page_size: int
 ) -> Page | None:
-    """Plan the next page of users; `None` when there is nothing left to plan."""
+    """Plan the next page of users; `None` when there is nothing left to plan. Call it in a transaction."""
+    connection.execute(_SQL["hold_promotions"], {"id": notification_id})
     row = connection.execute(
         _SQL["plan_page"], {"id": notification_id, "chunk_size": chunk_size, "page_size": page_size}
     ).fetchone()
@@ -279,6 +280,7 @@ def preview(connection: Connection, event: Mapping[str, Any]) -> list[dict[str, 
         "scope": event.get("scope", "app"),
         "name": event.get(kind),
         "actor": event.get("actor"),
+        "environment": event.get("environment"),
     }
     return connection.execute(_SQL["preview"], parameters).fetchall()
 

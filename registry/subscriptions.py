@@ -2,6 +2,8 @@
 
 A target begins with its first subscription. Its scope says whose bucket or topic it is: the app's, a group's,
 a user's or a thing's; two targets with one name in two scopes have nothing to do with each other.
+
+A thing is a recipient like a user: its user id is `thing:<id>`, which is also the scope of what is its own.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Final
 
+from . import pseudo
+from .atomic import atomic
 from .checks import TARGET_NAME, USER, Problems, choice, refuse
 from .database import Connection, Database
 from .errors import InvalidRegistration, NotFound
@@ -73,30 +77,22 @@ class Target:
     scope: Scope = APP_SCOPE
 
 
-class Admits(StrEnum):
-    """Who subscribes users to a target: their backend alone, or also users themselves.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Who may subscribe itself to a target, and in whose name may be sent: see `registry.rules`."""
 
-    To a user's own target (scope `user:<id>`) only that user is admitted.
-    """
-
-    BACKEND = "backend"
-    USERS = "users"
+    admits: str
+    senders: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetCount:
-    """A target, whom it admits, and how many users are subscribed now."""
+    """A target, its rules, and how many users are subscribed now."""
 
     target: Target
     created_at: datetime
     users: int
-    admits: Admits = Admits.BACKEND
-
-    def admits_user(self, user_id: str) -> bool:
-        """Tell whether a user may subscribe itself."""
-        scope = self.target.scope
-        is_open = self.admits is Admits.USERS
-        return is_open and (scope.kind is not ScopeKind.USER or scope.id == user_id)
+    rules: Rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,17 +112,19 @@ def subscribe(connection: Connection, app_id: int, target: Target, user_id: str)
 def subscribe_many(connection: Connection, app_id: int, pairs: Iterable[tuple[Target, str]]) -> int:
     """Subscribe users to targets, by thousands a statement. Returns how many were not subscribed yet.
 
-    Raises `InvalidRegistration` with every problem. Without a transaction around it, what was done before an
-    error stays done; doing it again is harmless.
+    Raises `InvalidRegistration` with every problem, and `AlreadyPromoted`. Without a transaction around it,
+    what was done before an error stays done; doing it again is harmless.
     """
     wanted = sorted({(*_names(target), user_id) for target, user_id in _checked(pairs)})
     new = 0
     for start in range(0, len(wanted), BATCH):
         kinds, scopes, names, users = map(list, zip(*wanted[start : start + BATCH], strict=True))
         parameters = {"app_id": app_id, "kinds": kinds, "scopes": scopes, "names": names, "users": users}
-        # Two statements: the second sees targets that another transaction made meanwhile.
-        connection.execute(_SQL["make_targets"], parameters)
-        new += connection.execute(_SQL["subscribe"], parameters).rowcount
+        with atomic(connection):
+            pseudo.hold(connection, users, app_id=app_id)
+            # Two statements: the second sees targets that another transaction made meanwhile.
+            connection.execute(_SQL["make_targets"], parameters)
+            new += connection.execute(_SQL["subscribe"], parameters).rowcount
     return new
 
 
@@ -156,10 +154,15 @@ def list_targets(
     return [_count(row) for row in connection.execute(_SQL["list_targets"], parameters)]
 
 
-def put_target(connection: Connection, app_id: int, target: Target, admits: Admits) -> bool:
-    """Make a target, or change whom it admits. `True` if it is new. Raises `InvalidRegistration`."""
+def put_target(connection: Connection, app_id: int, target: Target, rules: Rules) -> bool:
+    """Make a target, or change its rules, which are checked. `True` if it is new. Raises `InvalidRegistration`."""
     _checked([(target, "nobody")])
-    parameters = {"app_id": app_id, "admits": admits.value, **_parameters(target)}
+    parameters = {
+        "app_id": app_id,
+        "admits": rules.admits,
+        "senders": rules.senders,
+        **_parameters(target),
+    }
     row = connection.execute(_SQL["put_target"], parameters).fetchone()
     assert row is not None
     return bool(row["is_new"])
@@ -171,6 +174,26 @@ def get_target(connection: Connection, app_id: int, target: Target) -> TargetCou
     if row is None:
         raise NotFound(f"there is no {target.kind} {target.name!r} in the scope {target.scope}")
     return _count(row)
+
+
+def get_rules(connection: Connection, app_id: int, target: Target) -> Rules:
+    """Read a target's rules without counting its users. Raises `NotFound`."""
+    row = connection.execute(_SQL["get_rules"], {"app_id": app_id, **_parameters(target)}).fetchone()
+    if row is None:
+        raise NotFound(f"there is no {target.kind} {target.name!r} in the scope {target.scope}")
+    return Rules(**row)
+
+
+def remove_scope(database: Database, app_id: int, scope: str) -> tuple[int, int]:
+    """Remove what belongs to a group, a user or a thing, a bounded number of rows at a time.
+
+    Returns how many subscriptions and how many targets.
+    """
+    parameters = {"app_id": app_id, "scope": scope, "limit": BATCH}
+    gone = 0
+    while done := database.run(partial(_delete, "remove_scope_subscribers", parameters)):
+        gone += done
+    return gone, database.run(partial(_delete, "remove_scope", parameters))
 
 
 def remove_target(database: Database, app_id: int, target: Target) -> bool:
@@ -210,7 +233,7 @@ def _count(row: Mapping[str, Any]) -> TargetCount:
         target=_target(row),
         created_at=row["created_at"],
         users=row["users"],
-        admits=Admits(row["admits"]),
+        rules=Rules(admits=row["admits"], senders=row["senders"]),
     )
 
 

@@ -1,6 +1,7 @@
 """A person's rights: export what is stored about a user, and forget it.
 
-Forgetting deletes the user's devices, subscriptions, feedback and own targets (scope `user:<id>`), takes the
+Forgetting deletes the user's devices, subscriptions, memberships, feedback and own targets (scope `user:<id>`; those of
+a thing, `thing:<id>`, which is its user id), also under the pseudo ids that it had before its login, takes the
 user out of notifications and dead letters, and the tokens out of receipts that are to be polled.
 
 Deliveries stay, and so do chunks and retries: they name devices by number, and once the device's row and its
@@ -16,12 +17,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from . import devices, subscriptions
+from . import devices, groups, pseudo, subscriptions
 from .checks import USER, Problems, refuse
 from .database import Connection, Database
 from .statements import load
@@ -39,6 +40,7 @@ class Forgotten:
     devices: int
     subscriptions: int
     targets: int
+    groups: int
     feedback: int
     notifications: int
     dead_letters: int
@@ -65,6 +67,9 @@ def export(connection: Connection, app_id: int, user_id: str, *, limit: int = 10
             }
             for found in subscriptions.list_by_user(connection, app_id, user_id, limit=limit)
         ],
+        "groups": [
+            {"group": group} for group in groups.list_by_user(connection, app_id, user_id, limit=limit)
+        ],
         "feedback": connection.execute(_SQL["export_feedback"], parameters).fetchall(),
         "deliveries": connection.execute(_SQL["export_deliveries"], parameters).fetchall(),
     }
@@ -83,12 +88,24 @@ def forget(database: Database, app_id: int, user_id: str) -> Forgotten:
     problems = Problems()
     USER(user_id, "user", problems)
     refuse(problems)
-    given = {"app_id": app_id, "user_id": user_id, "scope": f"user:{user_id}", "limit": _ROWS_AT_ONCE}
+    before = database.run(partial(pseudo.list_by_user, app_id=app_id, user_id=user_id))
+    done = [_forget_one(database, app_id, one) for one in (*before, user_id)]
+    database.run(partial(pseudo.forget, app_id=app_id, user_id=user_id))
+    names = [item.name for item in fields(Forgotten)]
+    return Forgotten(**{name: sum(getattr(one, name) for one in done) for name in names})
+
+
+def _forget_one(database: Database, app_id: int, user_id: str) -> Forgotten:
+    scope = user_id if user_id.startswith("thing:") else f"user:{user_id}"
+    given = {"app_id": app_id, "user_id": user_id, "scope": scope, "limit": _ROWS_AT_ONCE}
+    # Memberships first: a member may subscribe.
+    memberships = _repeat(database, partial(_delete, "forget_memberships", given))
+    subscribers, targets = subscriptions.remove_scope(database, app_id, scope)
     return Forgotten(
         devices=_repeat(database, partial(_forget_devices, given)),
-        subscriptions=_repeat(database, partial(_delete, "forget_subscriptions", given))
-        + _repeat(database, partial(_delete, "forget_subscribers", given)),
-        targets=_repeat(database, partial(_delete, "forget_targets", given)),
+        subscriptions=_repeat(database, partial(_delete, "forget_subscriptions", given)) + subscribers,
+        targets=targets,
+        groups=memberships,
         feedback=_repeat(database, partial(_delete, "forget_feedback", given)),
         notifications=_walk(database, partial(_scrub_notifications, given)),
         dead_letters=_walk(database, partial(_scrub_letters, given)),

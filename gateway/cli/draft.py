@@ -40,7 +40,7 @@ _LISTS: Final = {"title_loc_arg": "title_loc_args", "body_loc_arg": "body_loc_ar
 _SECTIONS: Final = ("fcm", "apns", "jpush")
 _RECIPIENTS: Final = ("topic", "bucket", "object", "change", "scope", "actor")
 # What may be said beside --file: it replaces what the file says.
-_BESIDE_FILE: Final = ("app", "id", "lane", "expires_at")
+_BESIDE_FILE: Final = ("app", "id", "lane", "expires_at", "environment")
 
 
 class JsonObject(click.ParamType):  # type: ignore[type-arg]  # generic since Click 8.4 only
@@ -84,7 +84,7 @@ def event_options(function: F) -> F:
 
 
 def _event() -> list[Callable[[F], F]]:
-    to, how = "To whom", "How"
+    to = "To whom"
     return [
         _option("--app", to, metavar="NAME", help="The app."),
         _option(
@@ -114,10 +114,23 @@ def _event() -> list[Callable[[F], F]]:
             type=click.File("r", encoding="utf-8"),
             help="The whole event in wire form; - is standard input.",
         ),
+        *_manner(),
+    ]
+
+
+def _manner() -> list[Callable[[F], F]]:
+    how = "How"
+    return [
         _option("--id", how, metavar="KEY", help="Idempotency key: the same event again changes nothing."),
         _option("--ttl", how, type=Duration(), help="How long it is worth delivering: 90s, 15m, 1h, 2d."),
         _option("--expires-at", how, metavar="INSTANT", help="Instead of --ttl: 2026-01-31T12:00:00Z."),
         _option("--lane", how, metavar="LANE", help="urgent, normal or bulk; by kind and size without it."),
+        _option(
+            "--environment",
+            how,
+            metavar="NAME",
+            help="production or sandbox: only devices on such channels.",
+        ),
         _option("--priority", how, metavar="PRIORITY", help="normal or high."),
         _option(
             "--on-unknown", how, metavar="POLICY", help="retry or drop, when a provider's answer is lost."

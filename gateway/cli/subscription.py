@@ -38,6 +38,23 @@ def target_options(function: F) -> F:
     return function
 
 
+def rule_options(function: F) -> F:
+    """Add the options of `topic set` and `bucket set`."""
+    for option in reversed(
+        (
+            app_option(),
+            click.option(
+                "--scope", default="app", show_default=True, help="Whose: app, group:ID, user:ID or thing:ID."
+            ),
+            click.option("--admits", metavar="RULE", help="Who may subscribe itself."),
+            click.option("--senders", metavar="RULE", help="In whose name may be sent."),
+            json_option,
+        )
+    ):
+        function = option(function)
+    return function
+
+
 def users_from_option() -> Callable[[F], F]:
     """Add `--users-from`."""
     return click.option(
@@ -75,7 +92,7 @@ def subscribe(
     from registry import apps, subscriptions
 
     target = _target(topic, bucket, scope)
-    everyone = _everyone(users, users_from)
+    everyone = everyone_named(users, users_from)
 
     def work(connection: Any) -> int:
         app_id = apps.get(connection, app).id
@@ -103,7 +120,7 @@ def unsubscribe(
     from registry import apps, subscriptions
 
     target = _target(topic, bucket, scope)
-    everyone = _everyone(users, users_from)
+    everyone = everyone_named(users, users_from)
 
     def work(connection: Any) -> int:
         app_id = apps.get(connection, app).id
@@ -129,6 +146,19 @@ def list_topics(context: Context, *, app: str, as_json: bool) -> None:
     _list(context, app, TargetKind.TOPIC, as_json=as_json)
 
 
+@topic_group.command("set", example="pushfan topic set news --app shop --admits users")
+@click.argument("name")
+@rule_options
+@pass_context
+def set_topic(context: Context, name: str, **options: Any) -> None:
+    """Make the topic NAME, or change who may subscribe itself and in whose name may be sent.
+
+    A rule is backend, members (of the scope), users or group:ID; what is left out is members, but the backend
+    sends to the app's own topics.
+    """
+    _set(context, _target(name, None, options["scope"]), options)
+
+
 @click.group("bucket", cls=Group, example="pushfan bucket list --app shop")
 def bucket_group() -> None:
     """Buckets: what users subscribe to for changes of objects."""
@@ -145,6 +175,42 @@ def list_buckets(context: Context, *, app: str, as_json: bool) -> None:
     _list(context, app, TargetKind.BUCKET, as_json=as_json)
 
 
+@bucket_group.command("set", example="pushfan bucket set photos --app shop --scope group:g1")
+@click.argument("name")
+@rule_options
+@pass_context
+def set_bucket(context: Context, name: str, **options: Any) -> None:
+    """Make the bucket NAME, or change who may subscribe itself and in whose name writes may be told.
+
+    A rule is backend, members (of the scope), users or group:ID; what is left out is members, but the backend
+    tells of writes.
+    """
+    _set(context, _target(None, name, options["scope"]), options)
+
+
+def _set(context: Context, target: Target, options: dict[str, Any]) -> None:
+    from registry import apps, rules, subscriptions
+    from registry.checks import Problems, refuse
+    from registry.subscriptions import Rules
+
+    wanted = Rules(
+        admits=options["admits"] or rules.default_admits(target),
+        senders=options["senders"] or rules.default_senders(target),
+    )
+    problems = Problems()
+    rules.check(wanted.admits, "admits", problems)
+    rules.check(wanted.senders, "senders", problems)
+    refuse(problems)
+
+    def work(connection: Any) -> bool:
+        return subscriptions.put_target(connection, apps.get(connection, options["app"]).id, target, wanted)
+
+    is_new = context.run(work)
+    record = {"app": options["app"], target.kind.value: target.name, "scope": str(target.scope)}
+    told = {"admits": wanted.admits, "senders": wanted.senders, "is_new": is_new}
+    print_record(record | told, as_json=options["as_json"])
+
+
 def _list(context: Context, app: str, kind: TargetKind, *, as_json: bool) -> None:
     from registry import apps, subscriptions
 
@@ -159,6 +225,8 @@ def _list(context: Context, app: str, kind: TargetKind, *, as_json: bool) -> Non
                     kind.value: found.target.name,
                     "scope": str(found.target.scope),
                     "users": found.users,
+                    "admits": found.rules.admits,
+                    "senders": found.rules.senders,
                     "created_at": found.created_at,
                 }
                 for found in page
@@ -168,7 +236,12 @@ def _list(context: Context, app: str, kind: TargetKind, *, as_json: bool) -> Non
 
     rows = context.run(work)
     empty = f"no {kind.value}s yet: one begins with its first pushfan subscribe"
-    print_rows(rows, columns=[kind.value, "scope", "users", "created_at"], as_json=as_json, empty=empty)
+    print_rows(
+        rows,
+        columns=[kind.value, "scope", "users", "admits", "senders", "created_at"],
+        as_json=as_json,
+        empty=empty,
+    )
 
 
 def _target(topic: str | None, bucket: str | None, scope: str) -> Target:
@@ -180,7 +253,8 @@ def _target(topic: str | None, bucket: str | None, scope: str) -> Target:
     return Target(kind=kind, name=topic or bucket or "", scope=Scope.parse(scope))
 
 
-def _everyone(users: tuple[str, ...], users_from: IO[str] | None) -> list[str]:
+def everyone_named(users: tuple[str, ...], users_from: IO[str] | None) -> list[str]:
+    """Return the users named by options and file, of whom there must be some."""
     everyone = read_users(users, users_from)
     if not everyone:
         raise click.UsageError("name at least one --user, or --users-from a file that has some")

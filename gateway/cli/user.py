@@ -1,4 +1,4 @@
-"""`pushfan user`: what is stored about a person, and forgetting it."""
+"""`pushfan user`: what is stored about a person, forgetting it, and installs without a login."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .output import print_json, print_record, warn
 
 @click.group("user", cls=Group, example="pushfan user export u7 --app shop")
 def group() -> None:
-    """Users: export what is stored about one, or forget it."""
+    """Users: export what is stored about one, forget it, promote pseudo users."""
 
 
 @group.command("export", example="pushfan user export u7 --app shop > u7.json")
@@ -65,3 +65,32 @@ def forget(context: Context, user: str, *, app: str, yes: bool, as_json: bool) -
         click.confirm(f"Forget user {user} of app {app}? There is no way back.", abort=True, err=True)
     done = users.forget(context.database, app_id, user)
     print_record({"app": app, "user": user, **asdict(done)}, as_json=as_json)
+
+
+@group.command("pseudo", example="pushfan user pseudo")
+@json_option
+def make_pseudo(*, as_json: bool) -> None:
+    """Make an id for an install without login: a pseudo user. It is stored with its first device."""
+    from registry import pseudo
+
+    print_record({"user": pseudo.new_id()}, as_json=as_json)
+
+
+@group.command("promote", example="pushfan user promote pseudo:4f0a6c u7 --app shop")
+@click.argument("pseudo_user", metavar="PSEUDO")
+@click.argument("user")
+@app_option()
+@json_option
+@pass_context
+def promote(context: Context, pseudo_user: str, user: str, *, app: str, as_json: bool) -> None:
+    """Make the pseudo user PSEUDO the user USER that has logged in.
+
+    Devices, subscriptions and memberships move at once, and what is on its way to the devices arrives.
+    """
+    from registry import apps, pseudo
+
+    def work(connection: Any) -> pseudo.Promotion:
+        return pseudo.promote(connection, apps.get(connection, app).id, pseudo_user, user)
+
+    done = context.run(work)
+    print_record({"app": app, "pseudo": pseudo_user, "user": user, **asdict(done)}, as_json=as_json)

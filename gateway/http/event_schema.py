@@ -107,6 +107,10 @@ _SHARED: Final[dict[str, Schema]] = {
     "ttl_seconds": {"type": "integer", "minimum": 0, "maximum": 2_419_200},
     "expires_at": {"type": "string", "format": "date-time", "description": "Instead of ttl_seconds."},
     "lane": {"enum": ["urgent", "normal", "bulk"]},
+    "environment": {
+        "enum": ["production", "sandbox"],
+        "description": "Only devices on channels of this environment; both if left out.",
+    },
 }
 _MESSAGE: Final[Schema] = {"$ref": "#/components/schemas/Message"}
 _USERS: Final[Schema] = {"type": "array", "items": _ID, "minItems": 1, "maxItems": 10_000}

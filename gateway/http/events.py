@@ -14,14 +14,16 @@ from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 import orjson
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from events import Event, InvalidEvent, Lane, decode
+from registry import rules
 from registry.apps import App
 from registry.keys import Role
 from registry.notifications import Intake, TakenIn
+from registry.subscriptions import Scope, Target, TargetKind
 
 from . import event_schema
 from .access import Admitted, Caller, GuardedRoute, Of, allow
@@ -41,6 +43,13 @@ IdempotencyKey = Annotated[
         description="The event's id, if the body has none: repeating is safe with the same.",
         min_length=1,
         max_length=250,
+    ),
+]
+Sender = Annotated[
+    str | None,
+    Query(
+        max_length=255,
+        description="In whose name, a user's id: refused unless the rule `senders` of the target allows that.",
     ),
 ]
 # A body so large is read and checked by a thread, or it would hold up all other requests.
@@ -100,9 +109,13 @@ async def send_to_topic(
     *,
     scope: ScopeName,
     topic: TargetName,
+    sender: Sender = None,
     key: IdempotencyKey = None,
 ) -> Response:
-    """Take in a topic message."""
+    """Take in a topic message. A backend that passes on what a user asks for names that user as `sender`."""
+    await _check_sender(
+        desk, caller, Target(kind=TargetKind.TOPIC, name=topic, scope=Scope.parse(scope)), sender
+    )
     fixed = {"kind": "topic", "topic": topic, "scope": scope}
     return await _publish(request, desk, caller, Given(idempotency_key=_unquoted(key), fixed=fixed))
 
@@ -122,9 +135,13 @@ async def write_to_bucket(
     *,
     scope: ScopeName,
     bucket: TargetName,
+    sender: Sender = None,
     key: IdempotencyKey = None,
 ) -> Response:
     """Take in a bucket write. Without a message it is silent, with the change in `data`."""
+    await _check_sender(
+        desk, caller, Target(kind=TargetKind.BUCKET, name=bucket, scope=Scope.parse(scope)), sender
+    )
     fixed = {"kind": "bucket", "bucket": bucket, "scope": scope}
     return await _publish(request, desk, caller, Given(idempotency_key=_unquoted(key), fixed=fixed))
 
@@ -135,6 +152,16 @@ class Refusal:
 
     id: str | None
     problem: Problem
+
+
+async def _check_sender(desk: Desk, caller: Caller, target: Target, sender: str | None) -> None:
+    """Refuse what the target's rule does not let this user send. A target that is not there lets nobody."""
+    if sender is None:
+        return
+    user = sender.replace("\x00", "\ufffd")
+    app_id = caller.tenant.id
+    if not await desk.crew.query(lambda connection: rules.may_send(connection, app_id, target, user)):
+        raise Problem("forbidden", f"this {target.kind} does not let this user send; its backend can")
 
 
 async def _publish(request: Request, desk: Desk, caller: Caller, given: Given) -> Response:

@@ -64,6 +64,14 @@ Key = Annotated[
     _DECODED,
     _follows(DEVICE_KEY),
 ]
+GroupId = Annotated[
+    str,
+    Path(
+        description="The group's id.", json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": _TEXT}
+    ),
+    _DECODED,
+    _follows(USER),
+]
 ScopeName = Annotated[
     str,
     Path(

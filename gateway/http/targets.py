@@ -1,4 +1,4 @@
-"""`/v1/topics` and `/v1/buckets`: targets, whom they admit, and their subscribers. The same calls for both."""
+"""`/v1/topics` and `/v1/buckets`: targets, their access rules, and their subscribers. The same calls for both."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from registry import subscriptions
+from registry import rules, subscriptions
+from registry.checks import Problems, refuse
 from registry.database import Connection
 from registry.errors import InvalidRegistration
 from registry.keys import Role
-from registry.subscriptions import Admits, Scope, Target, TargetCount, TargetKind
+from registry.subscriptions import Rules, Scope, Target, TargetCount, TargetKind
 
 from .access import Admitted, Caller, GuardedRoute, allow
 from .desk import AtDesk
@@ -21,11 +23,25 @@ from .names import APP_PARAMETER, After, Limit, ScopeName, TargetName, User
 from .problem import Problem, not_found
 from .shape import Answer, Body, bad_cursor, next_of
 
+RuleName = Annotated[
+    str | None,
+    Field(
+        max_length=261,
+        pattern=r"^(backend|members|users|group:[^\x00-\x1f\x7f-\x9f]*[!-~][^\x00-\x1f\x7f-\x9f]*)$",
+    ),
+]
+
 
 class TargetBody(Body):
-    """Whom a target admits. `users`: users may subscribe themselves; of a user's own target, its owner."""
+    """Who may subscribe itself, and in whose name may be sent.
 
-    admits: Literal["backend", "users"] = "backend"
+    `backend`: nobody by itself. `members`: those to whom the scope belongs (every user of the app, the group's
+    members, the user, the thing). `users`: every user of the app. `group:<id>`: the members of a group. Left out:
+    `members`, but the backend sends to the app's topics and to all buckets.
+    """
+
+    admits: RuleName = None
+    senders: RuleName = None
 
 
 class TargetAnswer(Answer):
@@ -33,7 +49,8 @@ class TargetAnswer(Answer):
 
     scope: str
     name: str
-    admits: Literal["backend", "users"]
+    admits: str
+    senders: str
     users: int
     created_at: datetime
 
@@ -86,11 +103,11 @@ async def list_all(
 async def put(
     desk: AtDesk, caller: Admitted, *, kind: Kind, scope: ScopeName, name: TargetName, body: TargetBody
 ) -> TargetAnswer:
-    """Make a target, or change whom it admits. One also begins with its first subscription, and admits the backend."""
+    """Make a target, or change its rules. One also begins with its first subscription, and is then its backend's."""
     target = Target(kind=kind, name=name, scope=Scope.parse(scope))
 
     def work(connection: Connection) -> TargetCount:
-        subscriptions.put_target(connection, caller.tenant.id, target, Admits(body.admits))
+        subscriptions.put_target(connection, caller.tenant.id, target, _rules_of(target, body))
         return subscriptions.get_target(connection, caller.tenant.id, target)
 
     return _told(await desk.crew.query(work))
@@ -158,7 +175,7 @@ async def read_subscription(
 async def subscribe(
     desk: AtDesk, caller: Admitted, *, kind: Kind, scope: ScopeName, name: TargetName, user: User
 ) -> SubscriptionAnswer:
-    """Subscribe a user. With a user token only where the target admits users."""
+    """Subscribe a user. With a user token only where the target's rule admits the user."""
     target = Target(kind=kind, name=name, scope=Scope.parse(scope))
 
     def work(connection: Connection) -> bool:
@@ -173,7 +190,7 @@ async def subscribe(
 async def unsubscribe(
     desk: AtDesk, caller: Admitted, *, kind: Kind, scope: ScopeName, name: TargetName, user: User
 ) -> Response:
-    """End a subscription. With a user token only where the target admits users."""
+    """End a subscription. With a user token only where the target's rule admits the user."""
     target = Target(kind=kind, name=name, scope=Scope.parse(scope))
 
     def work(connection: Connection) -> bool:
@@ -185,12 +202,24 @@ async def unsubscribe(
     return Response(status_code=204)
 
 
+def _rules_of(target: Target, body: TargetBody) -> Rules:
+    found = Rules(
+        admits=body.admits or rules.default_admits(target),
+        senders=body.senders or rules.default_senders(target),
+    )
+    problems = Problems()
+    rules.check(found.admits, "admits", problems)
+    rules.check(found.senders, "senders", problems)
+    refuse(problems)
+    return found
+
+
 def _check_admission(connection: Connection, caller: Caller, target: Target) -> None:
     """Refuse a user token where the target is its backend's to give. A target that is not there admits nobody."""
     if caller.user is None:
         return
-    if not subscriptions.get_target(connection, caller.tenant.id, target).admits_user(caller.user):
-        raise Problem("forbidden", f"this {target.kind} admits no users; their backend subscribes them")
+    if not rules.may_subscribe(connection, caller.tenant.id, target, caller.user):
+        raise Problem("forbidden", f"this {target.kind} does not admit this user; a backend can subscribe it")
 
 
 def _parse(cursor: str, kind: TargetKind) -> Target:
@@ -205,7 +234,8 @@ def _told(found: TargetCount) -> TargetAnswer:
     return TargetAnswer(
         scope=str(found.target.scope),
         name=found.target.name,
-        admits=found.admits.value,
+        admits=found.rules.admits,
+        senders=found.rules.senders,
         users=found.users,
         created_at=found.created_at,
     )

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from registry import subscriptions, users
+from registry import pseudo, subscriptions, users
 from registry.database import Connection
 from registry.keys import Role
 from registry.subscriptions import Subscription
@@ -36,6 +36,28 @@ class TokenAnswer(Answer):
     expires_at: datetime
 
 
+class PseudoUserAnswer(TokenAnswer):
+    """A user without a login: its id, and a token for the app's install."""
+
+    user: str
+
+
+class PromotionBody(Body):
+    """Who the pseudo user is."""
+
+    user: Annotated[str, Field(min_length=1, max_length=255, description="The user's own id.")]
+
+
+class PromotionAnswer(Answer):
+    """What became the user's. Zeros: it was done before, or there was nothing."""
+
+    user: str
+    devices: int
+    subscriptions: int
+    groups: int
+    targets: int
+
+
 class SubscriptionAnswer(Answer):
     """One thing that a user is subscribed to."""
 
@@ -57,6 +79,7 @@ class ForgottenAnswer(Answer):
     devices: int
     subscriptions: int
     targets: int
+    groups: int
     feedback: int
     notifications: int
     dead_letters: int
@@ -72,6 +95,30 @@ async def mint(desk: AtDesk, caller: Admitted, *, user: User, body: TokenBody) -
     """
     token, expires_at = desk.tokens.mint(caller.tenant, user, timedelta(seconds=body.ttl_seconds))
     return TokenAnswer(token=token, expires_at=expires_at)
+
+
+@router.post("/v1/pseudo-users", status_code=201, summary="Make a pseudo user")
+@allow(Role.REGISTER)
+async def make_pseudo_user(desk: AtDesk, caller: Admitted, *, body: TokenBody) -> PseudoUserAnswer:
+    """Make an id for an install without login, and a user token for it. The app keeps the id until its user logs in."""
+    user = pseudo.new_id()
+    token, expires_at = desk.tokens.mint(caller.tenant, user, timedelta(seconds=body.ttl_seconds))
+    return PseudoUserAnswer(user=user, token=token, expires_at=expires_at)
+
+
+@router.post("/v1/users/{user}/promotion", summary="Promote a pseudo user")
+@allow(Role.REGISTER)
+async def promote(desk: AtDesk, caller: Admitted, *, user: User, body: PromotionBody) -> PromotionAnswer:
+    """Make a pseudo user the user that has logged in: devices, subscriptions and memberships move at once.
+
+    What is on its way to its devices arrives. Afterwards nothing is registered for the pseudo id any more (409). Busy
+    (503) while a large fan-out to it is being planned.
+    """
+
+    def work(connection: Connection) -> pseudo.Promotion:
+        return pseudo.promote(connection, caller.tenant.id, user, body.user)
+
+    return PromotionAnswer(user=body.user, **asdict(await desk.crew.query(work)))
 
 
 @router.get("/v1/users/{user}/subscriptions", summary="List a user's subscriptions")

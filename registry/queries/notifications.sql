@@ -13,7 +13,7 @@ SET LOCAL lock_timeout = '300ms'
 -- plain join, and before the first ANALYZE, it read all devices of the app for each notification.
 WITH held AS MATERIALIZED (
     SELECT n.id, n.app_id, n.kind, n.lane, n.target_id, n.recipients, n.excluded_user, n.excluded_providers,
-           n.expires_at
+           n.environment, n.expires_at
     FROM pushfan.notification n
     WHERE n.id = ANY (%(ids)s) AND n.planned_at IS NULL AND n.cancelled_at IS NULL
     ORDER BY n.id
@@ -45,6 +45,7 @@ WITH held AS MATERIALIZED (
         OFFSET 0
     ) AS d
     JOIN pushfan.channel c ON c.id = d.channel_id AND c.provider <> ALL (f.excluded_providers)
+         AND c.environment = coalesce(f.environment, c.environment)
     WHERE r.user_id IS DISTINCT FROM f.excluded_user
 ), numbered AS (
     SELECT a.*, (row_number() OVER (
@@ -73,6 +74,11 @@ WITH held AS MATERIALIZED (
     RETURNING n.id
 )
 SELECT ARRAY(SELECT id FROM planned) AS planned, ARRAY(SELECT DISTINCT channel_id FROM chunks) AS channel_ids
+
+-- name: hold_promotions
+-- A page sees each user on one side of a promotion. Before its statement, whose snapshot must be younger.
+SELECT pg_advisory_xact_lock_shared(hashtext('pushfan.promote'), n.app_id)
+FROM pushfan.notification n WHERE n.id = %(id)s
 
 -- name: plan_page
 -- Plan the next page of one notification: read the cursor from the locked row, resolve the next users to
@@ -105,6 +111,7 @@ WITH fresh AS MATERIALIZED (
         OFFSET 0
     ) AS d
     JOIN pushfan.channel c ON c.id = d.channel_id AND c.provider <> ALL (fresh.excluded_providers)
+         AND c.environment = coalesce(fresh.environment, c.environment)
     WHERE page.user_id IS DISTINCT FROM fresh.excluded_user
 ), chunks AS (
     INSERT INTO pushfan.chunk (app_id, channel_id, lane, notification_ids, device_ids, expires_at, result)
@@ -360,6 +367,7 @@ WHERE d.app_id = (SELECT a.id FROM pushfan.app a WHERE a.name = %(app)s) AND d.s
       SELECT s.user_id FROM pushfan.target t JOIN pushfan.subscription s ON s.target_id = t.id
       WHERE t.app_id = d.app_id AND t.kind = %(kind)s AND t.scope = %(scope)s AND t.name = %(name)s)
   AND d.user_id IS DISTINCT FROM %(actor)s
+  AND c.environment = coalesce(%(environment)s, c.environment)
 GROUP BY c.id, c.name, c.provider, d.locale
 ORDER BY c.name, d.locale
 

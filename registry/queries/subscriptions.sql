@@ -35,7 +35,7 @@ WHERE t.app_id = %(app_id)s AND t.kind = %(kind)s AND t.scope = %(scope)s AND t.
 
 -- name: list_targets
 -- A page of targets with how many users each has.
-SELECT t.kind, t.scope, t.name, t.created_at, t.admits,
+SELECT t.kind, t.scope, t.name, t.created_at, t.admits, t.senders,
        (SELECT count(*) FROM pushfan.subscription s WHERE s.target_id = t.id)::integer AS users
 FROM pushfan.target t
 WHERE t.app_id = %(app_id)s AND (%(only)s::text IS NULL OR t.kind = %(only)s)
@@ -62,18 +62,40 @@ ORDER BY t.kind, t.scope, t.name
 LIMIT %(limit)s
 
 -- name: put_target
--- A target begins, or changes whom it admits.
-INSERT INTO pushfan.target AS t (app_id, kind, scope, name, admits)
-VALUES (%(app_id)s, %(kind)s, %(scope)s, %(name)s, %(admits)s)
-ON CONFLICT ON CONSTRAINT target_name_key DO UPDATE SET admits = excluded.admits
+-- A target begins, or gets other rules.
+INSERT INTO pushfan.target AS t (app_id, kind, scope, name, admits, senders)
+VALUES (%(app_id)s, %(kind)s, %(scope)s, %(name)s, %(admits)s, %(senders)s)
+ON CONFLICT ON CONSTRAINT target_name_key DO UPDATE SET admits = excluded.admits, senders = excluded.senders
 RETURNING t.created_at = now() AS is_new
 
 -- name: get_target
 -- One target with how many users it has.
-SELECT t.kind, t.scope, t.name, t.created_at, t.admits,
+SELECT t.kind, t.scope, t.name, t.created_at, t.admits, t.senders,
        (SELECT count(*) FROM pushfan.subscription s WHERE s.target_id = t.id)::integer AS users
 FROM pushfan.target t
 WHERE t.app_id = %(app_id)s AND t.kind = %(kind)s AND t.scope = %(scope)s AND t.name = %(name)s
+
+-- name: get_rules
+-- Who may subscribe itself to a target, and in whose name may be sent.
+SELECT t.admits, t.senders FROM pushfan.target t
+WHERE t.app_id = %(app_id)s AND t.kind = %(kind)s AND t.scope = %(scope)s AND t.name = %(name)s
+
+-- name: remove_scope_subscribers
+-- Some of those who are subscribed to what belongs to one.
+WITH held AS MATERIALIZED (
+    SELECT s.target_id, s.user_id
+    FROM pushfan.target t JOIN pushfan.subscription s ON s.target_id = t.id
+    WHERE t.app_id = %(app_id)s AND t.kind IN ('bucket', 'topic') AND t.scope = %(scope)s
+    ORDER BY s.target_id, s.user_id
+    LIMIT %(limit)s
+    FOR UPDATE OF s
+)
+DELETE FROM pushfan.subscription s USING held WHERE s.target_id = held.target_id AND s.user_id = held.user_id
+
+-- name: remove_scope
+-- The buckets and topics of one.
+DELETE FROM pushfan.target t
+WHERE t.app_id = %(app_id)s AND t.kind IN ('bucket', 'topic') AND t.scope = %(scope)s
 
 -- name: remove_subscribers
 -- Some of a target's subscriptions.

@@ -59,22 +59,17 @@ WITH held AS MATERIALIZED (
 )
 DELETE FROM pushfan.subscription s USING held WHERE s.target_id = held.target_id AND s.user_id = held.user_id
 
--- name: forget_subscribers
--- Some of those who are subscribed to what was the user's own.
+-- name: forget_memberships
+-- Some of the groups that a user belongs to.
 WITH held AS MATERIALIZED (
-    SELECT s.target_id, s.user_id
-    FROM pushfan.target t JOIN pushfan.subscription s ON s.target_id = t.id
-    WHERE t.app_id = %(app_id)s AND t.kind IN ('bucket', 'topic') AND t.scope = %(scope)s
-    ORDER BY s.target_id, s.user_id
+    SELECT m.group_id FROM pushfan.group_member m
+    WHERE m.app_id = %(app_id)s AND m.user_id = %(user_id)s
+    ORDER BY m.group_id
     LIMIT %(limit)s
-    FOR UPDATE OF s
+    FOR UPDATE
 )
-DELETE FROM pushfan.subscription s USING held WHERE s.target_id = held.target_id AND s.user_id = held.user_id
-
--- name: forget_targets
--- The user's own buckets and topics.
-DELETE FROM pushfan.target t
-WHERE t.app_id = %(app_id)s AND t.kind IN ('bucket', 'topic') AND t.scope = %(scope)s
+DELETE FROM pushfan.group_member m USING held
+WHERE m.app_id = %(app_id)s AND m.group_id = held.group_id AND m.user_id = %(user_id)s
 
 -- name: forget_feedback
 -- Some of what was said about a user's tokens.
@@ -131,7 +126,7 @@ SET recipients = array_remove(n.recipients, %(user_id)s COLLATE "C"),
                     THEN jsonb_build_object('users', (n.event -> 'users') - %(user_id)s::text)
                     ELSE '{}' END
             || CASE WHEN n.event ->> 'scope' = %(scope)s
-                    THEN jsonb_build_object('scope', 'user:' || %(placeholder)s::text) ELSE '{}' END
+                    THEN jsonb_build_object('scope', split_part(n.event ->> 'scope', ':', 1) || ':' || %(placeholder)s::text) ELSE '{}' END
         END
 FROM named WHERE n.id = named.id
 

@@ -52,7 +52,20 @@ def test_same_event_again_changes_nothing(shop: Terminal, connection: psycopg.Co
 
 def test_options_say_what_the_wire_form_says(shop: Terminal, connection: psycopg.Connection) -> None:
     """Every kind of option arrives in the event."""
-    who = ("--topic", "news", "--scope", "group:42", "--actor", "u1", "--ttl", "1h30m", "--lane", "bulk")
+    who = (
+        "--topic",
+        "news",
+        "--scope",
+        "group:42",
+        "--actor",
+        "u1",
+        "--ttl",
+        "1h30m",
+        "--lane",
+        "bulk",
+        "--environment",
+        "sandbox",
+    )
     what = (
         "--title",
         "T",
@@ -96,6 +109,7 @@ def test_options_say_what_the_wire_form_says(shop: Terminal, connection: psycopg
         "actor": "u1",
         "ttl_seconds": 5400,
         "lane": "bulk",
+        "environment": "sandbox",
         "message": {
             "title": "T",
             "body": "B",

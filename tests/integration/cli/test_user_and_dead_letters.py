@@ -165,3 +165,14 @@ def test_kinds_of_dead_letters_are_those_of_the_schema(connection: psycopg.Conne
         "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'dead_letter_kind_check'"
     )
     assert sorted(part for part in check.split("'")[1::2]) == sorted(Kind)
+
+
+def test_pseudo_user_is_made_and_promoted(shop: Terminal) -> None:
+    """Its id is printed; promotion says what moved, and a person is not promoted."""
+    user = shop.ok("user", "pseudo", "--json").json["user"]
+    shop.ok("subscribe", "--app", "shop", "--topic", "news", "--user", user)
+    done = shop.ok("user", "promote", user, "u7", "--app", "shop", "--json").json
+    assert (done["devices"], done["subscriptions"]) == (0, 1)
+    ended = shop("user", "promote", "u7", "u8", "--app", "shop", "--json")
+    assert (ended.code, ended.paths) == (ExitCode.REFUSED, ["pseudo"])
+    assert shop("subscribe", "--app", "shop", "--topic", "news", "--user", user).code == ExitCode.REFUSED

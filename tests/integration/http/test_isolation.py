@@ -31,6 +31,8 @@ BODIES: dict[tuple[str, str], Any] = {
     },
     ("PUT", "/v1/users/{user}/devices/{device_key}"): {"channel": "android", "token": "token-of-other"},
     ("POST", "/v1/users/{user}/tokens"): {},
+    ("POST", "/v1/users/{user}/promotion"): {"user": "u9"},
+    ("POST", "/v1/pseudo-users"): {},
     ("PUT", "/v1/topics/{scope}/{name}"): {"admits": "users"},
     ("PUT", "/v1/buckets/{scope}/{name}"): {"admits": "users"},
     ("POST", "/v1/apps"): {"name": "third"},
@@ -43,7 +45,7 @@ BODIES: dict[tuple[str, str], Any] = {
 }
 TABLES = (
     "app", "api_key", "channel", "device", "target", "subscription", "feedback", "event_key", "notification",
-    "chunk", "retry", "webhook",
+    "chunk", "retry", "webhook", "user_group", "group_member", "promotion",
 )  # fmt: skip
 
 
@@ -55,6 +57,7 @@ def shop(house: House) -> House:
     for kind in ("topics", "buckets"):
         assert house.put(f"/v1/{kind}/app/{MARK}/subscribers/{MARK}").status_code == 200
     assert house.post(f"/v1/users/{MARK}/messages", json={"id": MARK, "message": HELLO}).status_code == 202
+    assert house.put(f"/v1/groups/{MARK}/members/{MARK}").status_code == 200
     house.add_channel("shop", MARK, "fcm")
     webhook = {"url": "https://shop.example/hook"}
     assert house.put(f"/v1/webhooks/{MARK}", json=webhook, by="shop admin").status_code == 201

@@ -49,7 +49,8 @@ def test_targets_and_their_subscribers(house: House, kind: str) -> None:
     """Made, listed with counts, paged, and removed with their subscriptions."""
     news = f"/v1/{kind}/app/news"
     assert house.get(news).status_code == 404
-    assert house.put(news, json={}).json()["admits"] == "backend"
+    made = house.put(news, json={}).json()
+    assert (made["admits"], made["senders"]) == ("members", "backend")
     for user in ("a/b", "c", "d"):
         name = user.replace("/", "%2F")
         assert house.put(f"{news}/subscribers/{name}").json() == {"user": user, "change": "subscribed"}
@@ -74,8 +75,8 @@ def test_targets_and_their_subscribers(house: House, kind: str) -> None:
 def test_mobile_app_lives_by_a_user_token(house: House) -> None:
     """Login, install, subscribe, new token, a second user on the same phone, logout: by the users' own tokens."""
     house.put("/v1/topics/app/news", json={"admits": "users"})
-    house.put("/v1/topics/app/staff", json={})
-    house.put("/v1/topics/user:u8/mine", json={"admits": "users"})
+    house.put("/v1/topics/app/staff", json={"admits": "backend"})
+    house.put("/v1/topics/user:u8/mine", json={})
     u7, u8 = (house.post(f"/v1/users/{user}/tokens", json={}).json()["token"] for user in ("u7", "u8"))
     assert house.put(PHONE, by=u7, json=ANDROID).json()["change"] == "created"
     assert house.put("/v1/topics/app/news/subscribers/u7", by=u7).json()["change"] == "subscribed"
@@ -183,3 +184,29 @@ def test_conservation_holds_for_what_http_took_in(house: House) -> None:
     house.post("/v1/users/u7/messages", json={"message": HELLO})
     counts = house.database.run(notifications.conservation)
     assert counts["planned"] == counts["open"] + counts["waiting"] + counts["final"] == 1
+
+
+def test_pseudo_user_logs_in(house: House) -> None:
+    """Install without login, subscribe, log in: the phone goes on as its user's; the old token opens nothing."""
+    house.put("/v1/topics/app/news", json={})
+    made = house.post("/v1/pseudo-users", json={})
+    assert made.status_code == 201
+    user, token = made.json()["user"], made.json()["token"]
+    assert house.put(f"/v1/users/{user}/devices/phone", by=token, json=ANDROID).json()["change"] == "created"
+    assert house.put(f"/v1/topics/app/news/subscribers/{user}", by=token).status_code == 200
+    pushed = house.post(f"/v1/users/{user}/messages", json={"message": HELLO}).json()["notification_id"]
+    promotion = f"/v1/users/{user}/promotion"
+    assert house.post(promotion, by=token, json={"user": "u7"}).status_code == 403
+    told = house.post(promotion, json={"user": "u7"})
+    assert told.json() == {"user": "u7", "devices": 1, "subscriptions": 1, "groups": 0, "targets": 0}
+    assert house.post(promotion, json={"user": "u7"}).json()["devices"] == 0
+    assert house.post(promotion, json={"user": "u8"}).status_code == 409
+    (device,) = house.get("/v1/users/u7/devices").json()["devices"]
+    assert (device["device_key"], device["state"]) == ("phone", "active")
+    (delivery,) = house.get(f"/v1/notifications/{pushed}/deliveries?user=u7").json()["deliveries"]
+    assert delivery["state"] == "planned"
+    assert house.get("/v1/topics/app/news/subscribers").json()["users"] == ["u7"]
+    assert house.put(f"/v1/users/{user}/devices/phone", by=token, json=ANDROID).status_code == 409
+    assert house.delete(f"/v1/users/{user}/devices/phone", by=token).status_code == 404
+    assert house.put(f"/v1/topics/app/news/subscribers/{user}", by=token).status_code == 409
+    assert house.post("/v1/users/u7/promotion", json={"user": "u8"}).status_code == 422

@@ -40,6 +40,7 @@ def test_document_names_every_field_of_events_and_messages() -> None:
     assert list(event_schema.MESSAGE_FIELDS) == [field.name for field in fields(Message)]
     for kind in (DirectPush, TopicMessage, BucketWrite):
         named = {*event_schema.KIND_FIELDS[kind.kind], "app", "id", "ttl_seconds", "expires_at", "lane"}
+        named.add("environment")
         assert named == {field.name for field in fields(kind)}
 
 

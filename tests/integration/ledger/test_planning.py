@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from events import BucketWrite, Change, DirectPush, Lane, Message
+from events import BucketWrite, Change, DirectPush, Environment, Lane, Message, encode
 from registry import devices, ledger, notifications
 from registry.database import Connection
 from registry.ledger import FinalOutcome
@@ -47,6 +47,37 @@ def test_every_device_is_planned_once_by_pages(scene: Scene, page_size: int) -> 
     assert (found.users, found.devices, found.state) == (10, 20, "sending")
     assert all(len(chunk["device_ids"]) <= 3 for chunk in scene.chunks())
     assert scene.plan_page(notification_id, page_size=page_size) is None
+    scene.assert_conserved()
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+@pytest.mark.parametrize("environment", list(Environment))
+def test_environment_leaves_out_the_other_ones_devices(
+    scene: Scene, *, environment: Environment, is_large: bool
+) -> None:
+    """Store installs or developers' installs alone, planned at once or by pages; both unless one is named."""
+    sandbox = scene.add_channel("dev")
+    scene.run("UPDATE pushfan.channel SET environment = 'sandbox' WHERE id = %s", sandbox.id)
+    ids = {
+        Environment.PRODUCTION: scene.install(users(3)),
+        Environment.SANDBOX: scene.install(users(3), channel_id=sandbox.id),
+    }
+    scene.subscribe(users(3))
+    one, both = scene.take_in(news(environment=environment), news())
+    assert {row["channel"] for row in notifications.preview(scene.connection, encode(news()))} == {
+        "android",
+        "dev",
+    }
+    (counted,) = notifications.preview(scene.connection, encode(news(environment=environment)))
+    assert counted["devices"] == 3
+    scene.plan(one, page_size=2 if is_large else 100)
+    if is_large:
+        plan_all(scene, one, page_size=2)
+    assert planned_devices(scene) == dict.fromkeys(ids[environment], 1)
+    scene.plan(both)
+    assert planned_devices(scene) == Counter(
+        ids[Environment.PRODUCTION] + ids[Environment.SANDBOX]
+    ) + Counter(ids[environment])
     scene.assert_conserved()
 
 

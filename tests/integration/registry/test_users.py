@@ -4,7 +4,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from registry import devices, notifications, subscriptions, users
+from registry import devices, groups, notifications, pseudo, subscriptions, users
 from registry.database import Connection, Database
 from registry.subscriptions import Scope, ScopeKind, Target, TargetKind
 from tests.integration.registry.shop import Shop
@@ -29,7 +29,9 @@ def populate(shop: Shop) -> dict[str, int]:
         shop.install(user, f"phone of {user}", f"token-2-of-{user}")
         shop.install(user, f"tablet of {user}", f"token-3-of-{user}")
         subscriptions.subscribe(connection, shop.app_id, NEWS, user)
+        groups.add_members(connection, shop.app_id, "team", [user])
     subscriptions.subscribe(connection, shop.app_id, OWN, "stays")
+    pseudo.promote(connection, shop.app_id, "pseudo:1", GONE)
     to_topic = {"version": 1, "kind": "topic", "app": "shop", "id": "topic", "topic": "news", "actor": GONE,
                 "message": {"title": "News"}}  # fmt: skip
     to_bucket = {"version": 1, "kind": "bucket", "app": "shop", "id": "bucket", "bucket": "notes",
@@ -97,6 +99,8 @@ def test_forgotten_user_is_named_nowhere(shop: Shop, database: Database) -> None
         "notification",
         "receipt_poll",
         "dead_letter",
+        "group_member",
+        "promotion",
     }
     forgotten = users.forget(database, shop.app_id, GONE)
     after = everything(shop.connection)
@@ -105,7 +109,7 @@ def test_forgotten_user_is_named_nowhere(shop: Shop, database: Database) -> None
         others = [line for line in before[name].splitlines() if GONE not in line]
         assert after[name].splitlines() == others
     assert forgotten == users.Forgotten(
-        devices=2, subscriptions=2, targets=1, feedback=1, notifications=5, dead_letters=2
+        devices=2, subscriptions=2, targets=1, groups=1, feedback=1, notifications=5, dead_letters=2
     )
 
 
@@ -114,7 +118,7 @@ def test_forgetting_again_finds_nothing(shop: Shop, database: Database) -> None:
     populate(shop)
     users.forget(database, shop.app_id, GONE)
     assert users.forget(database, shop.app_id, GONE) == users.Forgotten(
-        devices=0, subscriptions=0, targets=0, feedback=0, notifications=0, dead_letters=0
+        devices=0, subscriptions=0, targets=0, groups=0, feedback=0, notifications=0, dead_letters=0
     )
 
 
@@ -196,3 +200,29 @@ def test_export_says_when_it_is_cut(shop: Shop) -> None:
     populate(shop)
     assert users.export(shop.connection, shop.app_id, GONE, limit=2)["is_complete"] is False
     assert users.export(shop.connection, shop.app_id, "nobody")["is_complete"] is True
+
+
+def test_forgotten_thing_takes_its_own_targets_along(shop: Shop, database: Database) -> None:
+    """A thing's user id is its scope, too; a user of the same name is somebody else."""
+    connection = shop.connection
+    shop.install("thing:t1", "lamp", "token-of-lamp")
+    scopes = [Scope.parse("thing:t1"), Scope.parse("user:t1")]
+    for scope in scopes:
+        subscriptions.subscribe(
+            connection, shop.app_id, Target(kind=TargetKind.TOPIC, name="n", scope=scope), "u7"
+        )
+    forgotten = users.forget(database, shop.app_id, "thing:t1")
+    assert (forgotten.devices, forgotten.targets, forgotten.subscriptions) == (1, 1, 1)
+    (left,) = subscriptions.list_targets(connection, shop.app_id)
+    assert left.target.scope == scopes[1]
+
+
+def test_forgotten_user_is_forgotten_under_its_pseudo_ids_too(shop: Shop, database: Database) -> None:
+    """Whatever still names the id from before the login goes, and who was who."""
+    shop.install("pseudo:1", "phone", "token-1")
+    notifications.take_in(shop.connection, [direct("d", ["pseudo:1", "stays"])])
+    shop.connection.execute("UPDATE pushfan.notification SET planned_at = now()")
+    pseudo.promote(shop.connection, shop.app_id, "pseudo:1", GONE)
+    forgotten = users.forget(database, shop.app_id, GONE)
+    assert (forgotten.devices, forgotten.notifications) == (1, 1)
+    assert "pseudo:1" not in "".join(everything(shop.connection).values())

@@ -59,6 +59,7 @@ WRONG: list[tuple[type[Event], dict[str, Any], str]] = [
     (DirectPush, {"ttl_seconds": 60, "expires_at": NOW},
      "expires_at: cannot be combined with ttl_seconds: give one of them"),
     (DirectPush, {"lane": "fast"}, "lane: must be one of urgent, normal, bulk"),
+    (BucketWrite, {"environment": "test"}, "environment: must be one of production, sandbox"),
     (TopicMessage, {"topic": "breaking news"}, f"topic: {_NAME_RULE}"),
     (TopicMessage, {"topic": "nöws"}, f"topic: {_NAME_RULE}"),
     (TopicMessage, {"topic": "x" * 65}, "topic: must have at most 64 characters, has 65"),
