@@ -46,9 +46,11 @@ ORDER BY k.id
 """
 _SENDERS = """
 SELECT k.owner, k.id, k.fence, k.issued FROM pushfan.chunk k
-WHERE (NOT %(is_begun)s OR btrim(k.result, decode('00', 'hex')) <> '')
-  AND k.lease_until > clock_timestamp() AND starts_with(k.owner, %(machine)s)
-  AND EXISTS (SELECT FROM generate_series(0, k.issued - 1) AS p (position) WHERE get_byte(k.result, p.position) = 0)
+WHERE k.lease_until > clock_timestamp() AND starts_with(k.owner, %(machine)s)
+  AND CASE WHEN %(is_begun)s
+      THEN btrim(k.result, decode('00', 'hex')) <> '' AND position(decode('00', 'hex') IN k.result) > 0
+      ELSE EXISTS (SELECT FROM generate_series(0, k.issued - 1) AS p (position)
+                   WHERE get_byte(k.result, p.position) = 0) END
 ORDER BY k.id
 """
 _FENCES = """
@@ -162,7 +164,8 @@ class Killer:
     ) -> bool:
         """Kill a worker process that waits for so long for answers. Tells whether one was caught.
 
-        `is_begun`: others have been recorded of the same chunk.
+        `is_begun`: others have been recorded of the same chunk. Then its rows are not believed: whatever they say of
+        what was issued, it waits for something.
         """
         caught = self._catch(patience_seconds, waits_seconds=waits_seconds, is_begun=is_begun)
         if caught is None:
@@ -285,31 +288,36 @@ class Killer:
                     yield child.pid
 
     def _catch(
-        self, patience_seconds: float, *, waits_seconds: float = _ON_THEIR_WAY_SECONDS, is_begun: bool = False
+        self,
+        patience_seconds: float,
+        *,
+        waits_seconds: float = _ON_THEIR_WAY_SECONDS,
+        is_begun: bool = False,
     ) -> tuple[int, list[Held]] | None:
         """Stop a process that has pushes on their way, and say what it holds."""
         seen: dict[tuple[int, int, int], float] = {}
         deadline = time.monotonic() + patience_seconds
+        wanted = {"machine": machine(), "is_begun": is_begun}
         while time.monotonic() < deadline:
             now = time.monotonic()
-            rows = self._look(_SENDERS, {"machine": machine(), "is_begun": is_begun})
+            rows = self._look(_SENDERS, wanted)
             keys = [(row["id"], row["fence"], row["issued"]) for row in rows]
             seen = {key: seen.get(key, now) for key in keys}
             for row, key in zip(rows, keys, strict=True):
                 pid = _pid_in(row["owner"])
-                if now - seen[key] > waits_seconds and (held := self._hold(pid)):
+                if now - seen[key] > waits_seconds and (held := self._hold(pid, believes=not is_begun)):
                     return pid, held
             time.sleep(0.005)
         return None
 
-    def _hold(self, pid: int) -> list[Held]:
-        """Stop a process; let it go on if by then it has nothing on its way."""
+    def _hold(self, pid: int, *, believes: bool) -> list[Held]:
+        """Stop a process; let it go on if by then it has nothing on its way, if the rows are believed."""
         if not _is_ours(pid):
             return []
         _signal(pid, signal.SIGSTOP)
         time.sleep(_SETTLE_SECONDS)
         held = self._held(pid)
-        if any(one.unrecorded for one in held):
+        if any(one.unrecorded or not believes for one in held):
             return held
         _signal(pid, signal.SIGCONT)
         return []

@@ -86,7 +86,8 @@ class MortalClient:
             if title == HANG:
                 _hang()
         self._notes.write(pushes)
-        if pushes and pushes[0].position == 0:
+        # Its connection is open: what it sends when it wakes is on its way at once.
+        if pushes and pushes[0].position == 0 and self._has_submitted:
             self._points.doze(Point.ASLEEP)
         return self._inner.prepare(pushes)
 
