@@ -64,12 +64,14 @@ def forbidden_overrides(
     `forbidden` maps dotted paths to why they are refused. Case, "_" and "-" make no difference, because
     vendors accept several spellings of one field; `None` (delete) is refused like any value.
     """
+    if not section:
+        return []
     reasons = {_alike(path): reason for path, reason in forbidden.items()}
     return [
         Problem(
             path=f"message.{provider}.{path}", code="forbidden", message=f"cannot be overridden: {reason}"
         )
-        for path in _paths(section or {})
+        for path in _paths(section)
         if (reason := reasons.get(_alike(path))) is not None
     ]
 
