@@ -22,6 +22,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from psycopg.errors import UniqueViolation
+
 from .atomic import atomic
 from .checks import USER, Problems, refuse
 from .database import Connection
@@ -90,7 +92,10 @@ def promote(connection: Connection, app_id: int, pseudo_id: str, user_id: str) -
         connection.execute(_SQL["stop_planners"], given)
         if connection.execute(_SQL["half_planned"], given).fetchone() is not None:
             raise Busy(f"a fan-out to {pseudo_id} is being planned: try again in a moment")
-        done = _move(connection, given)
+        try:
+            done = _move(connection, given)
+        except UniqueViolation as error:
+            raise Busy(f"{user_id} gets a target of the same name in this moment: try again") from error
         connection.execute(_SQL["record"], given)
         return done
 

@@ -169,6 +169,24 @@ def test_promotion_waits_for_an_install_and_takes_it_along(scene: Scene, connect
     assert done().devices == 1
 
 
+def test_target_of_the_same_name_in_this_moment_makes_a_promotion_try_again(
+    scene: Scene, connect: Connect
+) -> None:
+    """The user makes one and has not committed: nothing is moved, and trying again moves all but the target."""
+    names = [
+        Target(kind=TargetKind.BUCKET, name="notes", scope=Scope.parse(f"user:{who}")) for who in (P, "u7")
+    ]
+    subscriptions.subscribe(scene.connection, scene.app_id, names[0], P)
+    first, other = connect(), connect()
+    with first.transaction():
+        subscriptions.subscribe(first, scene.app_id, names[1], "u7")
+        wait = in_background(lambda: promote(scene, "u7", connection=other))
+        await_blocked(connect(), other.info.backend_pid)
+    with pytest.raises(Busy, match="try again"):
+        wait()
+    assert promote(scene, "u7").subscriptions == 1
+
+
 def test_install_after_its_promotion_is_refused(scene: Scene, connect: Connect) -> None:
     """An app that starts with its old token does not take the phone back, not even in the same moment."""
     devices.install(scene.connection, install(scene, P))
