@@ -207,11 +207,11 @@ class KillWaiting(KillSender):
     settings: ClassVar[Mapping[str, object]] = {"chunk_size": 800}
 
     def moves(self, chance: Random, seconds: float) -> list[Move]:
-        """Draw how slow, and the instants. Something was recorded of the chunk: connections are open and warm."""
+        """Draw how slow, and the instants. Of every other chunk something was recorded before, of the others nothing."""
         milliseconds = round(chance.uniform(800, 1200))
         moves = [Move(0, "providers take their time", partial(slow_down, milliseconds=milliseconds))]
-        for at in every(chance, seconds, mean=2):
-            act = partial(_kill_sender, waits_seconds=0.2, is_begun=True)
+        for place, at in enumerate(every(chance, seconds, mean=2)):
+            act = partial(_kill_sender, waits_seconds=0.2, is_begun=place % 2 == 1)
             moves.append(Move(at, "a sender that waited is killed", act))
         return moves
 
