@@ -207,7 +207,7 @@ class KillWaiting(KillSender):
     settings: ClassVar[Mapping[str, object]] = {"chunk_size": 800}
 
     def moves(self, chance: Random, seconds: float) -> list[Move]:
-        """Draw how slow, and the instants. Of every other chunk something was recorded before, of the others nothing."""
+        """Draw how slow, and the instants. Of every other chunk something was recorded before."""
         milliseconds = round(chance.uniform(800, 1200))
         moves = [Move(0, "providers take their time", partial(slow_down, milliseconds=milliseconds))]
         for place, at in enumerate(every(chance, seconds, mean=2)):
