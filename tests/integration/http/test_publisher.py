@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -98,6 +99,22 @@ def test_duplicates_that_come_at_once_are_one_notification_each(house: House, se
         fresh = sum(pool.map(publish, range(16)))
     assert fresh == 20
     assert len(house.notifications()) == 20
+
+
+def test_ten_thousand_duplicates_of_a_hundred_events(house: House, server: Server) -> None:
+    """Lists of all of them, each in an order of its own, sixteen at a time."""
+    events = [push(f"e{number}") for number in range(100)]
+
+    def publish(seed: int) -> int:
+        mixed = random.Random(seed).sample(events, k=len(events))
+        with HttpPublisher(server.url, key=house.secrets["shop"]) as publisher:
+            return [taken.is_repeated for taken in publisher.publish_many(mixed)].count(False)
+
+    with ThreadPoolExecutor(16) as pool:
+        fresh = sum(pool.map(publish, range(100)))
+    assert fresh == 100
+    rows = house.database.connection().execute("SELECT key FROM pushfan.notification").fetchall()
+    assert sorted(row["key"] for row in rows) == sorted(event.id for event in events)
 
 
 def test_server_that_is_away_is_a_failure_that_may_be_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
