@@ -55,9 +55,13 @@ ORDER BY k.id
 """
 _FENCES = """
 SELECT k.id, k.fence, coalesce(k.lease_until > clock_timestamp(), false) AS is_leased,
-       k.published_at IS NOT NULL AND k.ready_at > now() AS is_announced
+       k.published_at IS NOT NULL AND k.ready_at > now() AS is_announced, k.publications > 1 AS is_repeated
 FROM pushfan.chunk k WHERE k.id = ANY (%(ids)s)
 """
+
+
+# Where nobody came by the first announcement for so long that there was another one.
+AGAIN: Final = "announced again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -400,6 +404,8 @@ class Killer:
                 steps.setdefault("free", waited)
             if row["is_announced"] and not row["is_leased"]:
                 steps.setdefault("announced", waited)
+            if row["is_repeated"] and not row["is_leased"]:
+                steps.setdefault(AGAIN, waited)
             if waited < _LONGEST_RECOVERY_SECONDS:
                 return
         with self._lock:

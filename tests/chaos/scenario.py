@@ -125,6 +125,8 @@ class Scenario:
     may_repeat: ClassVar[bool] = True
     # False: work cannot go on within lease + 2 s after a kill, since what it needs is away.
     recovers: ClassVar[bool] = True
+    # Announcements are lost again and again: whoever needs several is not judged by how long that took.
+    loses_messages: ClassVar[bool] = False
     # How deliveries to good phones may also end, beside being accepted, or withdrawn when the phone left.
     also: ClassVar[frozenset[FinalOutcome]] = frozenset()
     # Nothing is published but direct pushes to one user each.

@@ -164,6 +164,7 @@ class BrokerPopsLost(BrokerScenario):
     """A part of what workers take off the queues is lost on its way to them."""
 
     name = "broker_pops_lost"
+    loses_messages = True
 
     def moves(self, chance: Random, seconds: float) -> list[Move]:
         """Draw how many."""
