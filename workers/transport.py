@@ -1,4 +1,4 @@
-"""kombu's Redis transport, with two differences: neither garbage on a queue nor a full broker ends the worker.
+"""kombu's Redis transport, with three differences: no garbage, no full broker and no dead connection ends the worker.
 
 1. kombu takes an element of a queue for a message without looking: JSON's null, a text, an unknown encoding raise in
    the worker's main loop, and Celery ends. The element is off the queue by then, so it is handed to whoever wants to
@@ -6,6 +6,8 @@
 2. kombu takes an element off its queue and then writes it down as delivered. A broker that is out of memory refuses
    that note: kombu would raise, and the element would be nowhere. It is delivered without a note, since working on it
    is what frees the broker's memory; what must go back to its queue is kept here until the broker takes it.
+3. kombu reads the connection for remote control without a limit of time. Where that turns out to be dead and is opened
+   anew in this moment, nothing comes, and the worker's main loop waits for good: it is read for a second at most.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from kombu.transport import redis, virtual
 from redis.exceptions import OutOfMemoryError
 
 log = structlog.get_logger()
+
+_READ_SECONDS = 1.0
 
 # What reading, decoding and taking apart an element raise when it is not a message. Nothing of ours raises them
 # here: the consumer keeps what goes wrong with a message that could be read.
@@ -95,6 +99,20 @@ class QoS(redis.QoS):  # type: ignore[misc]  # kombu's types do not cover its tr
                 del self._homeless[tag]
 
 
+class _Impatient:
+    """A subscription that is read for a moment only."""
+
+    def __init__(self, subscription: Any) -> None:
+        self._subscription = subscription
+
+    def parse_response(self) -> Any:
+        """Read what is there; `None` if nothing is."""
+        return self._subscription.parse_response(block=False, timeout=_READ_SECONDS)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._subscription, name)
+
+
 class Channel(redis.Channel):  # type: ignore[misc]
     """Reads queues, and steps over what is no message."""
 
@@ -112,6 +130,19 @@ class Channel(redis.Channel):  # type: ignore[misc]
                 leftmost=True,
             )
             pipe.execute()
+
+    def _receive(self) -> Any:
+        listener = self.subclient.connection
+        socket = listener._sock  # noqa: SLF001  as kombu's poller does
+        received = super()._receive()
+        if listener._sock is not socket:  # noqa: SLF001
+            # Opened anew: the poller knows the old one alone. It registers and subscribes who has none.
+            listener.disconnect()
+            self._in_listen = None
+        return received
+
+    def _receive_one(self, c: Any) -> Any:
+        return super()._receive_one(_Impatient(c))
 
     on_garbage: ClassVar[Callable[[object, Exception], None] | None] = None
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from functools import partial
 from random import Random
+from typing import Final
 
 from tests.chaos.findings import Findings
 from tests.chaos.rabbit import RabbitServer
 from tests.chaos.scenario import Arena, Move, Scenario, every
 
 from .broker import BrokerHalfOpen, BrokerUnreachable, outage
+
+_PURGE_SECONDS: Final = 1.5
+_POLL_SECONDS: Final = 0.02
 
 
 class RabbitUnreachable(BrokerUnreachable):
@@ -48,7 +53,11 @@ class RabbitPurged(Scenario):
 
 
 def _purge(arena: Arena) -> None:
-    arena.fault("message purged", _rabbit(arena).purge())
+    """Empty the queues; workers are fast, so until something was there, for a moment at most."""
+    end = time.monotonic() + _PURGE_SECONDS
+    while not (purged := _rabbit(arena).purge()) and time.monotonic() < end and not arena.is_over():
+        arena.rest(_POLL_SECONDS)
+    arena.fault("message purged", purged)
 
 
 class RabbitKilled(Scenario):
