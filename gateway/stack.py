@@ -2,7 +2,7 @@
 
 1. PostgreSQL and Valkey from wheels, where the settings name no other, and the simulators, all at once.
 2. The schema.
-3. Two workers, urgent in processes of its own, the HTTP API, and Flower.
+3. Two workers, urgent in processes of its own, a relay for the database's outbox, the HTTP API, and Flower.
 
 At the end workers conclude while the servers that they need still run. Whatever ends before is found by `revive` and
 started again. When this process is killed nothing is left: servers and simulators notice, and the tether ends the rest.
@@ -24,7 +24,7 @@ import kombu
 from kombu.exceptions import OperationalError
 
 from providers.simulators import Running, launch
-from registry import doctor, schema
+from registry import doctor, outbox, schema
 from registry.database import Database
 from workers.processes import owner
 from workers.settings import PREFIX, Settings, as_environ
@@ -43,6 +43,7 @@ REST: Final = "normal,bulk"
 _FLOWER: Final = "flower"
 COMMAND: Final = "from gateway.cli import main; main()"
 _API: Final = "api"
+_RELAY: Final = "relay"
 _READY_SECONDS: Final = 60.0
 _PATIENCE_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 20.0
@@ -69,6 +70,7 @@ class Wanted:
     simulators: Sequence[str] = ()
     has_flower: bool = True
     has_api: bool = True
+    has_relay: bool = True
     processes: int | None = None
 
 
@@ -191,7 +193,8 @@ class Stack:
 
     def _names(self) -> list[str]:
         api, flower = self.wanted.has_api, self.wanted.has_flower
-        return [URGENT, REST, *([_API] if api else []), *([_FLOWER] if flower else [])]
+        relay = [_RELAY] if self.wanted.has_relay else []
+        return [URGENT, REST, *relay, *([_API] if api else []), *([_FLOWER] if flower else [])]
 
     def _start_child(self, name: str) -> None:
         environ = self.environment()
@@ -200,6 +203,10 @@ class Stack:
             self.flower = self.flower or choose_flower()
             command, environ = self.flower.command, environ | self.flower.environment()
             title = "Flower"
+        elif name == _RELAY:
+            # Of our own database: an outbox elsewhere is for a relay that somebody starts there.
+            environ.pop(f"{PREFIX}OUTBOX_URL", None)
+            command, title = [sys.executable, "-c", COMMAND, "relay"], "the relay"
         elif name == _API:
             self.api = self.api or choose_api(self.settings)
             command, title = [sys.executable, "-c", COMMAND, *self.api.words], "the HTTP API"
@@ -231,7 +238,7 @@ class Stack:
         return python_environment(ours | as_environ(self.settings))
 
     def _await_ready(self) -> None:
-        """Wait until both workers have said so and Flower answers; the first that ends instead is the error."""
+        """Wait until each child is seen to work, by its traces or by asking it; the first that ends is the error."""
         deadline = time.monotonic() + _READY_SECONDS
         awaited = dict(self.children)
         while awaited:
@@ -249,6 +256,9 @@ class Stack:
             return self.flower is not None and self.flower.is_ready()
         if name == _API:
             return self.api is not None and self.api.is_ready()
+        if name == _RELAY:
+            relays = self.database.run(outbox.relays)
+            return any(relay.name.endswith(f".{child.pid}") for relay in relays)
         workers = self.database.run(doctor.workers_alive)
         return any(f".{child.pid}@" in worker.name for worker in workers)
 

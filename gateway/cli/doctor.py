@@ -147,6 +147,8 @@ def _tables(context: Context) -> Iterator[Finding]:
     yield from _backlog(condition)
     yield from _partitions(condition)
     yield from _dead_letters(condition)
+    yield from _outbox(context)
+    yield from _webhooks(context)
 
 
 def _workers(condition: Condition) -> Iterator[Finding]:
@@ -249,6 +251,54 @@ def _dead_letters(condition: Condition) -> Iterator[Finding]:
         )
     else:
         yield Finding(check="dead letters", status=Status.OK, message="none in the last 24 h")
+
+
+def _outbox(context: Context) -> Iterator[Finding]:
+    """Tell what waits in the outbox of Pushfan's own database, and whether somebody moves it."""
+    from registry import outbox
+
+    lags, relays = context.run(lambda connection: (outbox.lag(connection), outbox.relays(connection)))
+    rows, oldest = sum(lag.rows for lag in lags), max((lag.oldest_seconds for lag in lags), default=0.0)
+    if oldest <= _LATE_SECONDS:
+        message = f"{plural(rows, 'row waits', 'rows wait')}" if rows else "nothing waits"
+        yield Finding(check="outbox", status=Status.OK, message=message)
+        return
+    troubles = "; ".join(sorted({relay.trouble for relay in relays if relay.trouble}))
+    who = (
+        f"{plural(len(relays), 'relay runs', 'relays run')}{f': {troubles}' if troubles else ''}"
+        if relays
+        else "no relay was heard of in the last minute"
+    )
+    yield Finding(
+        check="outbox",
+        status=Status.WARN,
+        message=f"{plural(rows, 'row waits', 'rows wait')}, the oldest for {span(oldest)}, and {who}",
+        advice="pushfan relay --status says of which apps; pushfan app add, if one is missing"
+        if relays
+        else "pushfan relay",
+    )
+
+
+def _webhooks(context: Context) -> Iterator[Finding]:
+    """Name webhooks that fail or were given up."""
+    from registry import webhooks
+
+    found = context.run(webhooks.list_all)
+    now = datetime.now(UTC)
+    for webhook in found:
+        check = f"webhook {webhook.app}/{webhook.name}"
+        if webhook.failing_since is None:
+            continue
+        since = span((now - webhook.failing_since).total_seconds())
+        if webhook.state is webhooks.State.DISABLED:
+            message = f"disabled, and told nothing any more: {webhook.state_reason}"
+            advice = f"put its receiver right, then pushfan webhook add {webhook.name} --app {webhook.app} --url URL"
+        else:
+            message = f"has failed for {since}, {webhook.failures:,} times in a row: {webhook.last_error}"
+            advice = "look at its receiver; what it was not told waits, until it is disabled"
+        yield Finding(check=check, status=Status.WARN, message=message, advice=advice)
+    if found and all(webhook.failing_since is None for webhook in found):
+        yield Finding(check="webhooks", status=Status.OK, message=f"{len(found):,}, none failing")
 
 
 def _channels(context: Context) -> Iterator[Finding]:

@@ -105,6 +105,7 @@ def _run(settings: Settings, directory: Path, script: Script, interruption: Inte
         simulators=[provider.value for provider in CHANNELS.values()],
         has_flower=script.keeps,
         has_api=script.keeps,
+        has_relay=script.keeps,
     )
     try:
         with (

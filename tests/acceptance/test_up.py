@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from gateway.children import parent_of
@@ -16,6 +17,10 @@ from tests.acceptance.terminal import Terminal, processes_with, wait_for
 KEYS = {
     "pid", "process", "database_url", "broker_url", "api_url", "flower_url", "flower_user", "flower_password",
     "simulators",
+}  # fmt: skip
+
+OUTBOXED = {
+    "version": 1, "kind": "direct", "app": "shop", "id": "outboxed", "users": ["u7"], "message": {"title": "Hello"},
 }  # fmt: skip
 
 
@@ -57,6 +62,13 @@ def test_up_serves_survives_and_keeps_its_data(terminal: Terminal, tmp_path: Pat
     assert send(terminal) == {"accepted": 3} | dict.fromkeys(
         ("unregistered", "rejected", "expired", "cancelled", "withdrawn", "unknown", "dead"), 0
     )
+
+    with psycopg.connect(state.database_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO pushfan.outbox (event) VALUES (%s)", [json.dumps(OUTBOXED)])
+        wait_for(
+            lambda: connection.execute("SELECT FROM pushfan.event_key WHERE key = 'outboxed'").rowcount == 1,
+            what="the relay",
+        )
 
     second = terminal.run("up")
     assert second.returncode == 1

@@ -219,3 +219,45 @@ def test_settings_that_are_wrong_end_the_examination(healthy: Terminal) -> None:
     assert (ended.code, finding["check"], finding["status"]) == (ExitCode.REFUSED, "settings", "FAIL")
     assert "PUSHFAN_NONSENSE" in finding["message"]
     assert "PUSHFAN_PAGE_SIZE" in finding["message"]
+
+
+def test_rows_of_the_outbox_that_nobody_moves_are_found(
+    healthy: Terminal, connection: psycopg.Connection
+) -> None:
+    """A relay that is missing, and one that is hindered, are told apart; a row that came just now is no trouble."""
+    assert messages(healthy("doctor", "--json"))["outbox"] == "nothing waits"
+    connection.execute("INSERT INTO pushfan.outbox (event) VALUES ('{}')")
+    assert status(healthy("doctor", "--json"))["outbox"] == "OK"
+    connection.execute("UPDATE pushfan.outbox SET written_at = now() - interval '5 minutes'")
+    ended = healthy("doctor", "--json")
+    assert "outbox" in troubles(ended)
+    assert "1 row waits, the oldest for 5 min" in messages(ended)["outbox"]
+    assert "no relay" in messages(ended)["outbox"]
+    connection.execute(
+        "INSERT INTO pushfan.outbox_relay (name, apps, trouble) VALUES ('r', '{}', 'unknown app x')"
+    )
+    assert messages(healthy("doctor", "--json"))["outbox"].endswith("and 1 relay runs: unknown app x")
+
+
+def test_webhooks_that_fail_or_were_given_up_are_found(
+    healthy: Terminal, connection: psycopg.Connection
+) -> None:
+    """One that its admin disabled is no trouble; nor is one that is told."""
+    assert "webhooks" not in status(healthy("doctor", "--json"))
+    connection.execute(
+        "INSERT INTO pushfan.webhook (app_id, name, url, salt, told_xid, told_id, state)"
+        " SELECT a.id, v.name, 'https://shop.example/', '', '1', 0, v.state"
+        " FROM (SELECT min(id) AS id FROM pushfan.app) AS a,"
+        " (VALUES ('told', 'active'), ('off', 'disabled')) AS v (name, state)"
+    )
+    assert status(healthy("doctor", "--json"))["webhooks"] == "OK"
+    connection.execute(
+        "UPDATE pushfan.webhook SET failing_since = now() - interval '2 h', failures = 7, last_error = 'answered 500',"
+        " state_reason = CASE WHEN state = 'disabled' THEN 'failed for 72 h' END"
+    )
+    ended = healthy("doctor", "--json")
+    found = {check: text for check, text in messages(ended).items() if check.startswith("webhook ")}
+    assert set(found) <= set(troubles(ended))
+    assert {check.partition("/")[2] for check in found} == {"told", "off"}
+    assert any("7 times in a row: answered 500" in text for text in found.values())
+    assert any("failed for 72 h" in text for text in found.values())
