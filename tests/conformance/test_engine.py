@@ -15,6 +15,7 @@ import pytest
 
 from providers.engine import Ended, Engine, HeaderLines, Request, Response
 from providers.outcome import AnswerUnknown, NotSent
+from providers.reach import LOOPBACK, Reach
 from tests.conformance.scripted_server import ScriptedServer, scripted_server
 
 
@@ -288,3 +289,11 @@ def test_a_hanging_handshake_is_certain(engine: Engine[str]) -> None:
         ended = send(engine, request(f"https://127.0.0.1:{port}/", timeout=timedelta(seconds=1)))
     assert isinstance(ended, NotSent)
     assert ended.reason.startswith("curl 28 OPERATION_TIMEDOUT")
+
+
+def test_forbidden_address_is_not_connected_to(server: ScriptedServer) -> None:
+    """A host that somebody else chose is judged by the address that it leads to, when it is connected to."""
+    for reach, kind in ((Reach(), NotSent), (Reach(LOOPBACK), Response)):
+        engine: Engine[str] = Engine(ca_file=server.ca_file, reach=reach)
+        assert isinstance(send(engine, request(f"{server.url}/answer")), kind)
+        engine.close()

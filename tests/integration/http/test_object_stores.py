@@ -91,7 +91,8 @@ def test_sns_sends_text_and_asks_for_a_confirmation_that_nobody_gives_by_itself(
     }
     answer = house.post(PATH, content=json.dumps(asked), headers=headers)
     assert (answer.status_code, answer.json()) == (202, {"results": []})
-    assert house.post("/v1/events", content="{}", headers=headers).status_code == 415
+    for path in ("/v1/events", "/v1/users/u7/tokens"):
+        assert house.post(path, content="{}", headers=headers).status_code == 415
 
 
 def test_what_changes_no_object_is_answered_and_what_is_unknown_refused(house: House) -> None:

@@ -31,6 +31,7 @@ class Receiver:
     answers: list[int] = field(default_factory=lambda: [204])
     headers: dict[str, str] = field(default_factory=dict)
     content: bytes = b""
+    is_endless: bool = False
     got: list[Got] = field(default_factory=list)
     before: Callable[[], None] = lambda: None
 
@@ -59,9 +60,12 @@ def receiving(
             self.send_response(status)
             for name, value in receiver.headers.items():
                 self.send_header(name, value)
-            self.send_header("content-length", str(len(receiver.content)))
+            if not receiver.is_endless:
+                self.send_header("content-length", str(len(receiver.content)))
             self.end_headers()
             self.wfile.write(receiver.content)
+            while receiver.is_endless:
+                self.wfile.write(b"x" * 65_536)  # until the client leaves
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

@@ -225,6 +225,7 @@ def test_long_log_is_told_in_full_batches_one_after_the_other(hook: Hook) -> Non
 
 def test_entry_committed_late_is_not_skipped(hook: Hook) -> None:
     """A transaction that is open holds back what came after it, so that the order holds too."""
+    hook.happen("first")
     other = hook.scene.database.__class__(hook.scene.database.url)
     with other.transaction() as connection:
         connection.execute(
@@ -233,10 +234,12 @@ def test_entry_committed_late_is_not_skipped(hook: Hook) -> None:
             [hook.scene.app_id, hook.scene.channel.id],
         )
         hook.happen("late")
+        assert hook.tell() == 1
+        assert hook.told() == ["first"]
         assert hook.tell() == 0
     other.close()
     assert hook.tell() == 1
-    assert hook.told() == ["early", "late"]
+    assert hook.told() == ["first", "early", "late"]
 
 
 def test_finished_notifications_are_told_with_their_outcomes(hook: Hook, floor: Floor) -> None:
@@ -286,6 +289,9 @@ def test_another_apps_events_are_not_told(hook: Hook) -> None:
         " SELECT id, 0, 1, 'u', 'theirs', 'retired', 'x', 'ab' FROM pushfan.app WHERE name = 'other'"
     )
     assert hook.tell() == 0
+    hook.happen("ours")
+    hook.tell()
+    assert hook.told() == ["ours"]
 
 
 def test_what_was_forgotten_meanwhile_is_told_no_more(hook: Hook) -> None:
