@@ -5,15 +5,18 @@ from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
 from events.names import Lane
-from gateway.cli.process import worker
+from gateway.cli.outbox import relay
+from gateway.cli.process import api, worker
 from workers.settings import Settings
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+WORKER = DEPLOY / "systemd" / "pushfan-worker@.service"
 # A task may run until its hard limit and then flushes; a stop that is cut short repeats what was in flight.
 SHORTEST_STOP_SECONDS = Settings.model_fields["task_hard_limit_seconds"].default + 20
 
@@ -45,7 +48,7 @@ def test_every_lane_has_workers_of_its_own(services: dict[str, Any], lane: Lane)
 
 def test_workers_are_started_as_the_command_line_wants(services: dict[str, Any]) -> None:
     """The arguments in the compose file and the unit are arguments that `pushfan worker` has."""
-    line = read_unit(UNITS[1])["Service"]["ExecStart"].replace("%i", Lane.URGENT)
+    line = read_unit(WORKER)["Service"]["ExecStart"].replace("%i", Lane.URGENT)
     commands = [service["command"] for name, service in services.items() if name.startswith("worker-")]
     for command in [line.split()[1:], *commands]:
         assert command[0] == worker.name
@@ -97,7 +100,16 @@ def test_image_holds_every_floor(package: str) -> None:
 
 def test_there_are_units() -> None:
     """The tests of units below cannot pass because there is none."""
-    assert [path.name for path in UNITS] == ["pushfan-flower.service", "pushfan-worker@.service"]
+    names = [path.stem for path in UNITS]
+    assert names == ["pushfan-api", "pushfan-flower", "pushfan-relay", "pushfan-worker@"]
+
+
+@pytest.mark.parametrize("command", [api, relay], ids=["api", "relay"])
+def test_units_start_what_the_command_line_has(command: click.Command) -> None:
+    """The other units start commands of ours, with arguments that these take."""
+    line = read_unit(DEPLOY / "systemd" / f"pushfan-{command.name}.service")["Service"]["ExecStart"]
+    _, name, *arguments = line.split()
+    assert command.make_context(name, arguments).info_name == command.name
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: str(path.stem))
@@ -111,4 +123,4 @@ def test_units_stop_the_main_process_first(path: Path) -> None:
 
 def test_worker_unit_gets_time_to_finish() -> None:
     """A stop by systemd waits for what was sent before it kills."""
-    assert int(read_unit(UNITS[1])["Service"]["TimeoutStopSec"]) >= SHORTEST_STOP_SECONDS
+    assert int(read_unit(WORKER)["Service"]["TimeoutStopSec"]) >= SHORTEST_STOP_SECONDS
