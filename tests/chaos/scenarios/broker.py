@@ -102,10 +102,9 @@ class BrokerHalfOpen(BrokerUnreachable):
 
 
 class BrokerSlow(BrokerUnreachable):
-    """Each packet to and from the broker takes its time."""
+    """Each packet to and from the broker takes its time: a message takes seconds, and others before it, too."""
 
     name = "broker_slow"
-    recovers = True
 
     def begin(self, arena: Arena) -> None:
         """Hold packets back."""

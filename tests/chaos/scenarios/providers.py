@@ -171,10 +171,14 @@ class CredentialsExpire(Scenario):
     may_repeat = False
 
     def moves(self, chance: Random, seconds: float) -> list[Move]:
-        """Draw whose, and when."""
-        moves = []
+        """Draw whose, and when: APNs' once for each app, since it takes a new token every 20 minutes at most."""
+        moves, seen = [], set()
         for at in every(chance, seconds, mean=3, first=1):
             app, provider = chance.choice(_APPS), chance.choice((Provider.FCM, Provider.APNS))
+            if provider is Provider.APNS and app in seen:
+                provider = Provider.FCM
+            elif provider is Provider.APNS:
+                seen.add(app)
             act = partial(_expire, app=app, provider=provider)
             moves.append(Move(at, f"{provider.value} of {app}: credentials expire", act))
         return moves
