@@ -27,6 +27,7 @@ from registry import webhooks
 from registry.database import Database
 from registry.errors import RegistryError
 from registry.feedback import Cursor
+from registry.ledger import FinalOutcome
 from registry.webhooks import Claim, Entry, State, Topic
 
 from .credentials import CredentialError, CredentialStore
@@ -42,9 +43,7 @@ THREADS: Final = 8
 # Of one claim; then others have their turn.
 _MOST_BATCHES: Final = 20
 _MARGIN: Final = timedelta(seconds=10)
-_OUTCOMES: Final = (
-    "accepted", "unregistered", "rejected", "expired", "cancelled", "withdrawn", "unknown", "dead",
-)  # fmt: skip
+_OUTCOMES: Final = tuple(outcome.value for outcome in FinalOutcome)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
