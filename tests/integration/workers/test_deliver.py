@@ -800,14 +800,20 @@ class Losing(Database):
         return result
 
 
-def test_division_cut_in_the_middle_loses_nothing(floor: Floor, scene: Scene) -> None:
-    """A chunk whose division is rolled back and done again still has all its positions."""
-    scene.broadcast(4)
-    chunk_id = the_chunk(scene)
-    for _ in range(2):
-        scene.claimed(chunk_id, owner="dead")
-        scene.end_lease(chunk_id)
-    # The first deletion of a chunk cuts its own connection, before anything is committed.
+def test_last_flush_cut_in_the_middle_is_undone_as_a_whole(floor: Floor, scene: Scene) -> None:
+    """Outcomes, health and the chunk's end are one transaction: cut at the end, all of it happens again, once."""
+    notification_id = scene.broadcast(4)
+    cut_first_deletion(scene)
+    assert floor.deliver(the_chunk(scene)) == {"accepted": 4}
+    assert scene.run("SELECT last_value FROM deletions") == [{"last_value": 2}]
+    assert scene.chunk_ids() == []
+    assert scene.find(notification_id).finished_at is not None
+    assert floor.channel().accepted == 4
+    scene.assert_conserved()
+
+
+def cut_first_deletion(scene: Scene) -> None:
+    """Let the first deletion of a chunk cut its own connection, before anything is committed."""
     scene.run("CREATE SEQUENCE deletions")
     scene.run(
         "CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
@@ -815,6 +821,16 @@ def test_division_cut_in_the_middle_loses_nothing(floor: Floor, scene: Scene) ->
         " RETURN old; END $$"
     )
     scene.run("CREATE TRIGGER cut BEFORE DELETE ON pushfan.chunk FOR EACH ROW EXECUTE FUNCTION cut()")
+
+
+def test_division_cut_in_the_middle_loses_nothing(floor: Floor, scene: Scene) -> None:
+    """A chunk whose division is rolled back and done again still has all its positions."""
+    scene.broadcast(4)
+    chunk_id = the_chunk(scene)
+    for _ in range(2):
+        scene.claimed(chunk_id, owner="dead")
+        scene.end_lease(chunk_id)
+    cut_first_deletion(scene)
     assert floor.deliver(chunk_id) == {"split": 4}
     assert scene.run("SELECT last_value FROM deletions") == [{"last_value": 2}]
     scene.assert_conserved()
