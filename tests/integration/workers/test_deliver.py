@@ -803,24 +803,34 @@ class Losing(Database):
 def test_last_flush_cut_in_the_middle_is_undone_as_a_whole(floor: Floor, scene: Scene) -> None:
     """Outcomes, health and the chunk's end are one transaction: cut at the end, all of it happens again, once."""
     notification_id = scene.broadcast(4)
-    cut_first_deletion(scene)
+    cut_first(scene, "DELETE ON pushfan.chunk")
     assert floor.deliver(the_chunk(scene)) == {"accepted": 4}
-    assert scene.run("SELECT last_value FROM deletions") == [{"last_value": 2}]
+    assert scene.run("SELECT last_value FROM changes") == [{"last_value": 2}]
     assert scene.chunk_ids() == []
     assert scene.find(notification_id).finished_at is not None
     assert floor.channel().accepted == 4
     scene.assert_conserved()
 
 
-def cut_first_deletion(scene: Scene) -> None:
-    """Let the first deletion of a chunk cut its own connection, before anything is committed."""
-    scene.run("CREATE SEQUENCE deletions")
+def test_flush_cut_before_its_news_is_undone_as_a_whole(floor: Floor, scene: Scene) -> None:
+    """In the middle of a chunk, too: a dead token leaves the registry with the outcome that says so."""
+    scene.broadcast(3 * SUB_BATCH)
+    floor.vendor.answer(token(floor, 1), Unregistered(reason="UNREGISTERED"))
+    cut_first(scene, "UPDATE ON pushfan.device")
+    assert floor.deliver(the_chunk(scene)) == {"accepted": 3 * SUB_BATCH - 1, "unregistered": 1}
+    assert scene.run("SELECT count(*) FROM pushfan.device WHERE state = 'retired'") == [{"count": 1}]
+    scene.assert_conserved()
+
+
+def cut_first(scene: Scene, change: str) -> None:
+    """Let the first change of its kind cut its own connection, before anything is committed."""
+    scene.run("CREATE SEQUENCE changes")
     scene.run(
         "CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        " IF nextval('deletions') = 1 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;"
-        " RETURN old; END $$"
+        " IF nextval('changes') = 1 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;"
+        " RETURN CASE TG_OP WHEN 'DELETE' THEN old ELSE new END; END $$"
     )
-    scene.run("CREATE TRIGGER cut BEFORE DELETE ON pushfan.chunk FOR EACH ROW EXECUTE FUNCTION cut()")
+    scene.run(f"CREATE TRIGGER cut BEFORE {change} FOR EACH ROW EXECUTE FUNCTION cut()")
 
 
 def test_division_cut_in_the_middle_loses_nothing(floor: Floor, scene: Scene) -> None:
@@ -830,9 +840,9 @@ def test_division_cut_in_the_middle_loses_nothing(floor: Floor, scene: Scene) ->
     for _ in range(2):
         scene.claimed(chunk_id, owner="dead")
         scene.end_lease(chunk_id)
-    cut_first_deletion(scene)
+    cut_first(scene, "DELETE ON pushfan.chunk")
     assert floor.deliver(chunk_id) == {"split": 4}
-    assert scene.run("SELECT last_value FROM deletions") == [{"last_value": 2}]
+    assert scene.run("SELECT last_value FROM changes") == [{"last_value": 2}]
     scene.assert_conserved()
     assert [len(chunk["device_ids"]) for chunk in scene.chunks()] == [2, 2]
 
