@@ -45,7 +45,7 @@ class FastListener(Listener):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._delays = Delays()
+        self._delays = Delays(asyncio.get_running_loop())
 
     def speak_http2(self, connection: Connection) -> FastConnection:
         """Make a connection; all share the timers."""
@@ -377,17 +377,17 @@ def _number(payload: bytes) -> int:
 class Delays:
     """Answers that wait; those of one millisecond leave together: one timer, and one write for each connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._due: dict[int, list[tuple[FastConnection, int, Decision]]] = {}
 
     def add(self, seconds: float, connection: FastConnection, stream_id: int, decision: Decision) -> None:
         """Let an answer leave after so long, and at most a millisecond more."""
-        loop = asyncio.get_running_loop()
-        tick = int((loop.time() + seconds) * 1000) + 1
+        tick = int((self._loop.time() + seconds) * 1000) + 1
         due = self._due.get(tick)
         if due is None:
             due = self._due[tick] = []
-            loop.call_at(tick / 1000, self._end, tick)
+            self._loop.call_at(tick / 1000, self._end, tick)
         due.append((connection, stream_id, decision))
 
     def _end(self, tick: int) -> None:

@@ -35,6 +35,7 @@ class HeaderReader:
 
     def __init__(self) -> None:
         self._table: list[tuple[str, str]] = []  # the youngest is last
+        self._sizes: list[int] = []
         self._size = 0
         self._limit = _TABLE_BYTES
         self._known: dict[bytes, HeaderTable] = {}
@@ -101,8 +102,10 @@ class HeaderReader:
         return (name, value), at
 
     def _add(self, pair: tuple[str, str]) -> None:
+        size = _bytes_of(pair)
         self._table.append(pair)
-        self._size += _bytes_of(pair)
+        self._sizes.append(size)
+        self._size += size
         if self._size > self._limit:
             self._evict()
 
@@ -115,9 +118,10 @@ class HeaderReader:
     def _evict(self) -> None:
         count = 0
         while self._size > self._limit:
-            self._size -= _bytes_of(self._table[count])
+            self._size -= self._sizes[count]
             count += 1
         del self._table[:count]
+        del self._sizes[:count]
 
 
 def write_headers(status: int, pairs: HeaderList) -> bytes:
@@ -186,7 +190,7 @@ class _Huffman:
 
     def __init__(self) -> None:
         self._tree = _grow()
-        self._steps: dict[int, tuple[int, bytes]] = {}
+        self._steps: list[tuple[int, bytes] | None] = [None] * (len(self._tree) << 8)
         self._strings: dict[bytes, str] = {}
         # What a string may end with: up to seven bits of the code that is all ones.
         self._ends, node = {0}, 0
@@ -201,11 +205,8 @@ class _Huffman:
             return known
         node, parts, steps = 0, [], self._steps
         for byte in raw:
-            step = steps.get(node << 8 | byte)
-            if step is None:
-                step = steps[node << 8 | byte] = self._step(node, byte)
-            node = step[0]
-            parts.append(step[1])
+            node, read = steps[node << 8 | byte] or self._step(node, byte)
+            parts.append(read)
         if node not in self._ends:
             raise InvalidBlock("a string that ends within a code")
         if len(self._strings) >= _MAX_REMEMBERED:
@@ -213,8 +214,8 @@ class _Huffman:
         text = self._strings[raw] = b"".join(parts).decode()
         return text
 
-    def _step(self, node: int, byte: int) -> tuple[int, bytes]:
-        read = bytearray()
+    def _step(self, start: int, byte: int) -> tuple[int, bytes]:
+        node, read = start, bytearray()
         for shift in range(7, -1, -1):
             node = self._tree[node][byte >> shift & 1]
             if node < 0:
@@ -222,7 +223,8 @@ class _Huffman:
                     raise InvalidBlock("the end of a string within it")
                 read.append(~node)
                 node = 0
-        return node, bytes(read)
+        step = self._steps[start << 8 | byte] = node, bytes(read)
+        return step
 
 
 _END_OF_STRING: Final = ~256

@@ -45,11 +45,13 @@ class Wire:
 class Pair:
     """A client and the connection. The handler answers with the path and the length of the body, unless told."""
 
-    def __init__(self, handler: Callable[[Request], Decision] | None = None, latency: float = 0) -> None:
+    def __init__(
+        self, handler: Callable[[Request], Decision] | None = None, latency: float = 0, loop: Any = None
+    ) -> None:
         self.requests: list[Request] = []
         self.wire = Wire()
         self.server = FastConnection(
-            lambda request: self._handle(request, handler), Connection(), lambda: latency, Delays()
+            lambda request: self._handle(request, handler), Connection(), lambda: latency, Delays(loop)
         )
         self.client = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         self.events: list[h2.events.Event] = []
@@ -241,7 +243,7 @@ def test_delayed_answers_come_in_time_and_not_to_streams_that_are_gone() -> None
     """A latency holds for each; a request that was cancelled meanwhile is not answered."""
 
     async def main() -> Pair:
-        pair = Pair(latency=0.05).begin()
+        pair = Pair(latency=0.05, loop=asyncio.get_running_loop()).begin()
         kept, cancelled = pair.request("/kept"), pair.request("/cancelled")
         pair.exchange()
         assert not pair.is_answered(kept)
@@ -261,7 +263,7 @@ def test_nothing_is_written_after_the_connection_is_lost() -> None:
     """An answer may be due later than that."""
 
     async def main() -> Pair:
-        pair = Pair(latency=0.02).begin()
+        pair = Pair(latency=0.02, loop=asyncio.get_running_loop()).begin()
         pair.request("/late")
         pair.exchange()
         pair.server.connection_lost(None)
