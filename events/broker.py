@@ -35,7 +35,7 @@ _DRIVER_OF_SCHEME: Final[Mapping[str, str]] = {
     "amqps": "amqp",
     "memory": "memory",
 }
-_TRANSPORT_OF_DRIVER: Final[Mapping[str, str]] = {"redis": "events.redis_transport:Transport"}
+_TRANSPORT_OF_DRIVER: Final[Mapping[str, str]] = {"redis": f"{__package__}.redis_transport:Transport"}
 # Redis: `retry_on_timeout` would repeat a push behind our back and forbids pipelines.
 _TRANSPORT_OPTIONS: Final[Mapping[str, dict[str, Any]]] = {
     "redis": {
