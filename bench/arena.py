@@ -16,20 +16,22 @@ from typing import Any
 
 import psycopg
 
-from events import DirectPush, Event, Message, Publisher, TopicMessage
+from events import DirectPush, Event, Message, Publisher, TopicMessage, encode
 from gateway.interruption import Interruption
 from gateway.local import start_postgres
 from gateway.simulated import connect
-from gateway.stack import REST, URGENT, Stack, Wanted
-from registry import apps, notifications, schema
+from gateway.stack import API, REST, URGENT, Stack, Wanted
+from registry import apps, keys, notifications, schema
 from registry.channels import Channel, Provider
 from registry.database import Database
 from registry.errors import NotFound
+from registry.keys import Role
 from registry.ledger import FinalOutcome
 from registry.notifications import Notification
 from workers.settings import load_settings
 
 from . import crowd
+from .http_client import Job, Published, open_client
 from .statements import load
 from .watch import Watch
 
@@ -41,6 +43,8 @@ MESSAGE = Message(
 )
 PROVIDERS = (Provider.FCM, Provider.APNS)
 _POLL_SECONDS = 0.05
+# Counting is work for the database that is measured.
+_COUNT_SECONDS = 0.25
 _STALLED_SECONDS = 120.0
 _WARM_UP = 2_000
 _WARM_UP_ROUNDS = 3
@@ -60,7 +64,7 @@ class Stalled(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
-    """What a load took. `cpu` has seconds by group: workers, database, broker, simulators, publisher."""
+    """What a load took. `cpu` has seconds by group: workers, api, database, broker, simulators, publisher, client."""
 
     accepted: int
     seconds: float
@@ -91,6 +95,7 @@ class Arena:
         self.app_id = next(iter(found.values())).app_id
         self.publisher = Publisher(stack.settings.require_broker_url(), app=APP)
         self._events = 0
+        self._key: str | None = None
 
     def settle_in(self, name: str, size: int, *, providers: Sequence[Provider] = PROVIDERS) -> None:
         """Make a crowd: users with a device each, at the providers in turn."""
@@ -113,16 +118,17 @@ class Arena:
         for simulator in self.stack.simulators.values():
             simulator.control("POST", "/latency", {"ms": milliseconds})
 
-    def watch(self) -> Watch:
-        """Watch everything that the arena consists of."""
+    def watch(self, **more: Sequence[int]) -> Watch:
+        """Watch everything that the arena consists of, and more groups of processes."""
         servers = self.stack.server_pids()
-        groups = {
+        groups: dict[str, Sequence[int]] = {
             "workers": [self.stack.children[name].pid for name in (URGENT, REST)],
+            "api": [self.stack.children[API].pid],
             "database": [servers["database_url"]],
             "broker": [servers["broker_url"]],
             "simulators": [simulator.process.pid for simulator in self.stack.simulators.values()],
         }
-        return Watch(groups, self.stack.settings.require_broker_url())
+        return Watch(groups | more, self.stack.settings.require_broker_url())
 
     def broadcast(self, topic: str) -> Played:
         """Send a message to a topic and wait until all of it has ended."""
@@ -186,13 +192,48 @@ class Arena:
         recorded = self.recorded_at(f"{prefix}/")
         return _played(watch, accepted=len(recorded), seconds=max(recorded.values()) - began)
 
+    def send_over_http(
+        self, users: Sequence[str], *, connections: int, in_a_list: int = 1, rate: float | None = None
+    ) -> tuple[Published, Played]:
+        """Push to users directly over HTTP, see `Job`; wait until all have ended."""
+        assert self.stack.api is not None
+        prefix = f"{self._name('http')}-"
+        job = Job(
+            host=self.stack.api.host,
+            port=self.stack.api.port,
+            key=self._publishing_key(),
+            prefix=prefix,
+            users=users,
+            message=encode(direct_push(prefix, users[0]))["message"],
+            connections=min(connections, len(users)),
+            in_a_list=in_a_list,
+            rate=rate,
+        )
+        self._checkpoint()
+        with open_client(job) as client, self.watch(client=[client.pid]) as watch:
+            published = client.publish()
+            self.await_direct(prefix, len(users))
+        recorded = self.recorded_at(prefix)
+        seconds = max(recorded.values()) - published.began_at
+        return published, _played(watch, accepted=len(recorded), seconds=seconds)
+
+    def _publishing_key(self) -> str:
+        """Give a key that may publish, made once."""
+        if self._key is None:
+            _, self._key = self.database.run(
+                lambda connection: keys.create(
+                    connection, name="bench", app_id=self.app_id, roles=[Role.PUBLISH]
+                )
+            )
+        return self._key
+
     def await_direct(self, prefix: str, number: int) -> None:
         """Wait until a number of events whose ids begin so have ended. Raises `Stalled`."""
         parameters = {"app_id": self.app_id, "prefix": prefix}
         count, moved_at = -1, time.monotonic()
         with psycopg.connect(self.url, autocommit=True) as connection:
             while count < number:
-                self.interruption.sleep(2 * _POLL_SECONDS)
+                self.interruption.sleep(_COUNT_SECONDS)
                 ((now,),) = connection.execute(_SQL["count_finished"], parameters).fetchall()
                 if now != count:
                     count, moved_at = now, time.monotonic()

@@ -42,7 +42,7 @@ URGENT: Final = "urgent"
 REST: Final = "normal,bulk"
 _FLOWER: Final = "flower"
 COMMAND: Final = "from gateway.cli import main; main()"
-_API: Final = "api"
+API: Final = "api"
 _RELAY: Final = "relay"
 _READY_SECONDS: Final = 60.0
 _PATIENCE_SECONDS: Final = 5.0
@@ -194,7 +194,7 @@ class Stack:
     def _names(self) -> list[str]:
         api, flower = self.wanted.has_api, self.wanted.has_flower
         relay = [_RELAY] if self.wanted.has_relay else []
-        return [URGENT, REST, *relay, *([_API] if api else []), *([_FLOWER] if flower else [])]
+        return [URGENT, REST, *relay, *([API] if api else []), *([_FLOWER] if flower else [])]
 
     def _start_child(self, name: str) -> None:
         environ = self.environment()
@@ -207,7 +207,7 @@ class Stack:
             # Of our own database: an outbox elsewhere is for a relay that somebody starts there.
             environ.pop(f"{PREFIX}OUTBOX_URL", None)
             command, title = [sys.executable, "-c", COMMAND, "relay"], "the relay"
-        elif name == _API:
+        elif name == API:
             self.api = self.api or choose_api(self.settings)
             command, title = [sys.executable, "-c", COMMAND, *self.api.words], "the HTTP API"
         else:
@@ -254,7 +254,7 @@ class Stack:
     def _is_ready(self, name: str, child: Child) -> bool:
         if name == _FLOWER:
             return self.flower is not None and self.flower.is_ready()
-        if name == _API:
+        if name == API:
             return self.api is not None and self.api.is_ready()
         if name == _RELAY:
             relays = self.database.run(outbox.relays)
