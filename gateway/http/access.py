@@ -100,17 +100,21 @@ class GuardedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Put the guard in front of FastAPI's handler."""
         handle = super().get_route_handler()
-        access = access_of(self.endpoint)
-        known = set(_query_names(self.dependant))
+        self._access = access_of(self.endpoint)
+        self._known = frozenset(_query_names(self.dependant))
 
         async def guarded(request: Request) -> Response:
-            request.state.caller = await admit(request, access)
-            _refuse_unknown(request, known)
-            # Before FastAPI does, which would call a body that is too large unreadable.
-            await request.body()
+            await self.admit(request)
             return await handle(request)
 
         return guarded
+
+    async def admit(self, request: Request) -> None:
+        """Find out who calls, whether they may, and read what they sent. Raises `Problem`."""
+        request.state.caller = await admit(request, self._access)
+        _refuse_unknown(request, self._known)
+        # Before FastAPI does, which would call a body that is too large unreadable.
+        await request.body()
 
 
 def _query_names(dependant: Dependant) -> Iterator[str]:

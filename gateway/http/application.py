@@ -48,6 +48,7 @@ from .guard import Guard
 from .metrics import Metrics
 from .pointer import pointer
 from .problem import KINDS, MEDIA_TYPE, Fault, Problem, invalid
+from .short_way import ShortWay
 
 log = structlog.get_logger()
 
@@ -78,6 +79,13 @@ _STATUSES: Final = sorted({kind.status for kind in KINDS.values()} - {405})
 def create_application(settings: Settings) -> ASGIApp:
     """Build the application. It connects to nothing before it is started."""
     metrics = Metrics()
+    app = create_fastapi(settings, metrics)
+    way = ShortWay(app, events.router.routes, answer_of)
+    return Guard(way, body_bytes=settings.api_body_bytes, count=metrics.count)
+
+
+def create_fastapi(settings: Settings, metrics: Metrics) -> FastAPI:
+    """Build what the guard stands in front of: every route."""
 
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
@@ -101,7 +109,7 @@ def create_application(settings: Settings) -> ASGIApp:
     for error, handle in _HANDLERS.items():
         app.add_exception_handler(error, _answering(handle))
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
-    return Guard(app, body_bytes=settings.api_body_bytes, count=metrics.count)
+    return app
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
@@ -136,6 +144,13 @@ def _complete(operation_: dict[str, Any]) -> None:
         title = " / ".join(kind.title for kind in KINDS.values() if str(kind.status) == status)
         content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
         answers[status] = {"description": title, "content": content}
+
+
+def answer_of(error: Exception) -> Response | None:
+    """Answer an error as FastAPI would with our handlers; `None` for a defect, which the guard answers and logs."""
+    kinds = (kind for kind in type(error).__mro__ if kind in _HANDLERS and kind is not Exception)
+    kind = next(kinds, None)
+    return None if kind is None else _HANDLERS[kind](error).response()
 
 
 def _answering(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .problem import Problem
@@ -21,15 +21,15 @@ from .problem import Problem
 log = structlog.get_logger()
 
 _JSON: Final = re.compile(r"application/([\w.-]+\+)?json", re.ASCII)
-_HEADERS: Final = {
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-    "cache-control": "no-store",
-}
+_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+)
 _STORES: Final = "/v1/object-stores"
-_STRICT: Final = "max-age=31536000"
+_STRICT_HEADERS: Final = (*_HEADERS, (b"strict-transport-security", b"max-age=31536000"))
 Count = Callable[[Scope, int, float], None]
 
 
@@ -103,11 +103,10 @@ class _Exchange:
         """Send on, with our headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(raw=message.setdefault("headers", []))
-            for name, value in _HEADERS.items():
-                headers.setdefault(name, value)
-            if self._scope.get("scheme") == "https":
-                headers.setdefault("strict-transport-security", _STRICT)
+            given = message.get("headers", ())
+            names = {name for name, _ in given}
+            ours = _STRICT_HEADERS if self._scope.get("scheme") == "https" else _HEADERS
+            message["headers"] = [*given, *(header for header in ours if header[0] not in names)]
         await self._send(message)
 
     async def refuse(self, problem: Problem) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from events import Change
 from gateway.cli import cli
-from gateway.http.application import create_application, describe
+from gateway.http.application import create_fastapi, describe
+from gateway.http.metrics import Metrics
 from gateway.http.problem import KINDS
 from tests.acceptance.terminal import Terminal, processes_with
 from workers.settings import load_settings
@@ -42,8 +43,8 @@ def test_every_problem_is_documented_as_it_is() -> None:
 
 def test_every_change_and_call_of_the_mapping_is_ours() -> None:
     """What docs/kii.md names is there: paths of the API, changes, commands."""
-    app = create_application(load_settings({}, database_url="postgresql://none"))
-    paths = {re.sub(r"\{\w+\}", "{}", path) for path in describe(app._app)["paths"]}  # type: ignore[attr-defined]
+    app = create_fastapi(load_settings({}, database_url="postgresql://none"), Metrics())
+    paths = {re.sub(r"\{\w+\}", "{}", path) for path in describe(app)["paths"]}
     for path in re.findall(r"(?:GET|PUT|POST|DELETE) (/v1/[^`?]*)", KII):
         assert re.sub(r"\{\w+\}", "{}", path.replace("thing:", "")) in paths, path
     assert re.findall(r"^\| `DATA_OBJECT_\w+` \| `(\w+)` \|$", KII, re.MULTILINE) == [

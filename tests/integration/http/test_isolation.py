@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from gateway.http.application import create_application, describe
+from gateway.http.application import create_fastapi, describe
+from gateway.http.metrics import Metrics
 from tests.integration.http.house import ELSEWHERE, HELLO, House, serve
 from workers.settings import load_settings
 
-DOCUMENT = describe(create_application(load_settings({}, database_url="postgresql://none"))._app)  # type: ignore[attr-defined]
+DOCUMENT = describe(create_fastapi(load_settings({}, database_url="postgresql://none"), Metrics()))
 CALLS = [
     (method.upper(), path)
     for path, calls in DOCUMENT["paths"].items()
