@@ -1,12 +1,13 @@
 """Group commit: requests that arrive together are taken in together, in one transaction.
 
-1. A request puts its events on the queue and waits.
-2. A thread takes all that is there and what comes within a moment, checks each event, and takes in the valid ones.
+1. A request adds its events to the group that gathers, and waits.
+2. When no other group is being taken in, or that one takes too long, a thread gets the group, checks each event, and
+   takes in the valid ones. Meanwhile the next group gathers: under load groups grow by themselves.
 3. Every request is answered for itself. One that cannot be taken in never fails its neighbours: a group that fails
    is tried again request by request.
 
-While one thread commits, the next group gathers: under load groups grow by themselves. Two threads, so that a group
-that waits for another transaction's id does not hold up the rest.
+A transaction costs much before its first event, here, in PostgreSQL and in the worker that sends what it planned: two
+groups at a time would only be two small ones. The second thread is for when one waits for another transaction's id.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -35,7 +36,8 @@ log = structlog.get_logger()
 
 Outcome = TakenIn | InvalidEvent
 _THREADS: Final = 2
-_GATHERING_SECONDS: Final = 0.002
+# Longer than a group takes, also on a busy machine; less than it waits for another transaction's id.
+_LONGEST_TURN_SECONDS: Final = 0.1
 _MOST_IN_A_GROUP: Final = 500
 
 
@@ -49,15 +51,26 @@ class _Order:
     error: Exception | None = None
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Group:
+    """Orders that are taken in together. `is_late`: the next group does not wait for this one."""
+
+    orders: Sequence[_Order]
+    is_late: bool = False
+
+
 class Batcher:
-    """Takes events in for the requests of one event loop."""
+    """Takes events in for the requests of one event loop. Groups are made in that loop, and served by threads."""
 
     def __init__(self, door: Door, *, most_waiting: int) -> None:
         self._door = door
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._most_waiting = most_waiting
         self._waiting = 0
+        self._gathering: deque[_Order] = deque()
+        self._start: asyncio.Handle | None = None
+        self._out: list[_Group] = []
+        self._queue: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, name=f"pushfan-intake-{number}", daemon=True)
             for number in range(_THREADS)
@@ -75,50 +88,64 @@ class Batcher:
         order = _Order(events=events, answered=self._loop.create_future())
         self._waiting += len(events)
         try:
-            self._queue.put(order)
+            self._gathering.append(order)
+            self._arrange()
             return await order.answered
         finally:
             self._waiting -= len(events)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Take in what waits, and end the threads."""
+        while self._gathering:
+            self._hand_over()
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
-            thread.join()
+            await asyncio.to_thread(thread.join)
+
+    def _arrange(self) -> None:
+        """Have the group that gathers served when its turn has come."""
+        is_taken = len(self._out) == _THREADS or not all(group.is_late for group in self._out)
+        if self._gathering and self._start is None and not is_taken:
+            # Requests that the loop has at hand already shall join.
+            self._start = self._loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._start = None
+        if not self._gathering:
+            return
+        orders: list[_Order] = []
+        count = 0
+        while self._gathering and count < _MOST_IN_A_GROUP:
+            orders.append(self._gathering.popleft())
+            count += len(orders[-1].events)
+        group = _Group(orders=orders)
+        self._out.append(group)
+        self._queue.put(group)
+        self._loop.call_later(_LONGEST_TURN_SECONDS, self._mind, group)
+
+    def _mind(self, group: _Group) -> None:
+        group.is_late = True
+        self._arrange()
+
+    def _conclude(self, group: _Group) -> None:
+        self._out.remove(group)
+        _answer(group.orders)
+        self._arrange()
 
     def _run(self) -> None:
-        is_open = True
-        while is_open:
-            orders, is_open = self._gather()
-            if orders:
-                self._serve(orders)
+        while (group := self._queue.get()) is not None:
+            self._serve(group.orders)
+            self._loop.call_soon_threadsafe(self._conclude, group)
         self._door.database.close()
 
-    def _gather(self) -> tuple[list[_Order], bool]:
-        """Wait for an order, and for more until the moment is over or the group is full."""
-        orders: list[_Order] = []
-        count, until = 0, 0.0
-        while count < _MOST_IN_A_GROUP:
-            try:
-                order = self._queue.get(timeout=max(0.0, until - time.monotonic()) if orders else None)
-            except queue.Empty:
-                break
-            if order is None:
-                return orders, False
-            until = until or time.monotonic() + _GATHERING_SECONDS
-            orders.append(order)
-            count += len(order.events)
-        return orders, True
-
-    def _serve(self, orders: list[_Order]) -> None:
+    def _serve(self, orders: Sequence[_Order]) -> None:
         try:
             self._check(orders)
             self._take_in(orders)
         except Exception as error:  # noqa: BLE001  the thread outlives whatever one group brings
             for order in orders:
                 order.error = order.error or error
-        self._loop.call_soon_threadsafe(_answer, orders)
 
     def _check(self, orders: Sequence[_Order]) -> None:
         for order in orders:

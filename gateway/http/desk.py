@@ -83,7 +83,7 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
         yield desk
     finally:
         chores.cancel()
-        await asyncio.to_thread(desk.batcher.close)
+        await desk.batcher.close()
         await _write_down(desk)
         await asyncio.to_thread(crew.close)
         await asyncio.to_thread(herald.close)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,22 @@ def test_event_whose_id_another_transaction_holds_does_not_fail_its_neighbours(h
         assert (kind_of(answers[1]), answers[1].json()["retry"]) == ("busy", True)
         producer.rollback()
     assert house.post("/v1/events", json={**U7, "id": "held"}).status_code == 202
+
+
+def test_group_that_waits_for_an_id_does_not_hold_up_the_next(house: House) -> None:
+    """While one group waits for a producer's transaction, what comes later is taken in."""
+    headers = {"authorization": f"Bearer {house.secrets['shop']}"}
+    with psycopg.connect(house.database.url) as producer, ThreadPoolExecutor() as pool:
+        wire = json.dumps([{**U7, "version": 1, "app": "shop", "id": "held"}])
+        producer.execute("SELECT pushfan.take_in(%s::jsonb)", [wire])
+        held = [("POST", "/v1/events", {"json": {**U7, "id": "held"}, "headers": headers})]
+        waiting = pool.submit(house.client.together, held)
+        answered = 0
+        while not waiting.done():
+            answered += house.post("/v1/events", json={**U7, "id": f"later-{answered}"}).status_code == 202
+        assert [answer.status_code for answer in waiting.result()] == [503]
+        producer.rollback()
+    assert answered > 1
 
 
 def test_database_that_is_away_is_told(tmp_path: Path) -> None:
