@@ -15,7 +15,7 @@ from .measurement import Measured
 
 FILE = Path(__file__).parent / "baseline.json"
 # What a check measures: together a few minutes, and every part of the way of a delivery.
-CHECKED = ("broadcast", "growth", "direct", "chunking")
+CHECKED = ("broadcast", "growth", "direct", "http", "chunking")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
