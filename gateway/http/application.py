@@ -11,9 +11,11 @@ import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp
 
 from registry.errors import (
@@ -98,6 +100,7 @@ def create_application(settings: Settings) -> ASGIApp:
     app.state.metrics = metrics
     for router in _ROUTERS:
         app.include_router(router)
+    app.add_exception_handler(HTTPException, _refuse)
     for error, handle in _HANDLERS.items():
         app.add_exception_handler(error, _answering(handle))
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
@@ -166,6 +169,24 @@ def _fault(found: Mapping[str, Any]) -> Fault:
     return Fault(parameter=str(steps[0]) if steps else str(place), code=code, detail=detail)
 
 
+async def _refuse(request: Request, error: Exception) -> Response:
+    """Answer what no route takes. `Allow` names all calls of the path: Starlette names those of one route."""
+    assert isinstance(error, HTTPException)
+    problem = _of_http(error)
+    if problem.kind == "method-not-allowed":
+        methods = {name for route in _routes_at(request) for name in route.methods or ()}
+        problem.headers = {name.lower(): value for name, value in problem.headers.items()}
+        if methods:
+            problem.headers["allow"] = ", ".join(sorted(methods))
+    return problem.response()
+
+
+def _routes_at(request: Request) -> Iterator[APIRoute]:
+    for route in (route for router in _ROUTERS for route in router.routes):
+        if isinstance(route, APIRoute) and route.matches(request.scope)[0] is not Match.NONE:
+            yield route
+
+
 def _of_http(error: HTTPException) -> Problem:
     kind = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "malformed")
     detail = {"not-found": "there is no such path"}.get(kind, str(error.detail))
@@ -190,7 +211,6 @@ def _of_database(error: Exception) -> Problem:
 _HANDLERS: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
     Problem: lambda problem: problem,
     RequestValidationError: _of_validation,
-    HTTPException: _of_http,
     InvalidRegistration: _of_registration,
     AlreadyExists: lambda error: Problem("conflict", str(error)),
     NotFound: lambda error: Problem("not-found", str(error).partition(" (")[0]),
