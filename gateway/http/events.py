@@ -43,6 +43,7 @@ IdempotencyKey = Annotated[
         description="The event's id, if the body has none: repeating is safe with the same.",
         min_length=1,
         max_length=250,
+        pattern=event_schema.LINE,
     ),
 ]
 Sender = Annotated[

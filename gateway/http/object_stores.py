@@ -18,6 +18,7 @@ from starlette.responses import Response
 from events import InvalidEvent, encode, objects
 from registry.keys import Role
 
+from . import object_store_schema
 from .access import Admitted, GuardedRoute, allow
 from .desk import AtDesk
 from .event_schema import ANSWERS
@@ -30,12 +31,6 @@ from .publication import Draft, Publication, parse
 log = structlog.get_logger()
 router = APIRouter(tags=["events"], route_class=GuardedRoute, dependencies=[APP_PARAMETER])
 
-_REQUEST: Final = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"type": "object", "title": "Notification of a store"}}},
-    }
-}
 _AMAZON: Final = ".amazonaws.com"
 
 
@@ -43,7 +38,7 @@ _AMAZON: Final = ".amazonaws.com"
     "/v1/object-stores",
     status_code=202,
     summary="Take in what an object store tells",
-    openapi_extra=_REQUEST,
+    openapi_extra=object_store_schema.REQUEST,
     responses=ANSWERS,
 )
 @allow(Role.PUBLISH, admits_stores=True)
