@@ -65,6 +65,27 @@ def test_metrics_tell_nothing_of_users(house: House) -> None:
     assert "token-1" not in text
 
 
+def test_metrics_tell_outcomes_of_each_channel_and_provider(house: House) -> None:
+    """As the ledger counted them; every outcome has its figure from the start."""
+    ended = "pushfan_deliveries_ended_total{{app={!r},channel={!r},outcome={!r},provider={!r}}} {}"
+    lines = house.get("/metrics", by=None).text.splitlines()
+    told = [line for line in lines if line.startswith("pushfan_deliveries_ended_total{")]
+    assert len(told) == 4 * 8
+    assert all(line.endswith(" 0.0") for line in told)
+    house.rows(
+        "UPDATE pushfan.channel SET outcomes = '{5,4,0,0,0,0,0,1}' WHERE name = 'ios' AND app_id = %s RETURNING id",
+        house.apps["shop"].id,
+    )
+    text = house.get("/metrics", by=None).text
+    for outcome, number in (
+        ("accepted", "5.0"),
+        ("unregistered", "4.0"),
+        ("dead", "1.0"),
+        ("expired", "0.0"),
+    ):
+        assert ended.format("shop", "ios", outcome, "apns", number).replace("'", '"') in text
+
+
 def test_docs_load_nothing_from_elsewhere(house: House) -> None:
     """The reference is one page of ours, and the document is OpenAPI 3.1."""
     page = house.get("/docs", by=None)
