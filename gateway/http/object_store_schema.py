@@ -69,7 +69,10 @@ NOTIFICATION: Final[Schema] = {
             Type={"const": "Notification"},
             Message={"type": "string", "contentMediaType": "application/json"},
         ),
-        _object("Amazon SNS asks to confirm a subscription", Type={"const": "SubscriptionConfirmation"}),
+        _object(
+            "Amazon SNS asks to confirm a subscription, or says that it ended",
+            Type={"enum": ["SubscriptionConfirmation", "UnsubscribeConfirmation"]},
+        ),
         _object("Google, by Pub/Sub push", message=_object(attributes=_ATTRIBUTES)),
         _object(
             "Google, as a CloudEvent",
