@@ -614,14 +614,15 @@ BEGIN
     RETURN QUERY
     SELECT e.value ->> 'id', k.notification_id,
            CASE WHEN k.app_id IS NULL THEN 'unknown_app'
-                WHEN k.digest <> pushfan.event_digest(e.value) THEN 'conflict'
                 WHEN k.notification_id = ANY (created)
                      AND row_number() OVER (PARTITION BY k.notification_id ORDER BY e.ordinality) = 1
                 THEN 'taken_in'
+                WHEN k.digest <> pushfan.event_digest(e.value) THEN 'conflict'
                 ELSE 'repeated' END
     FROM jsonb_array_elements(events) WITH ORDINALITY AS e
     LEFT JOIN pushfan.app a ON a.name = e.value ->> 'app'
-    LEFT JOIN pushfan.event_key k ON k.app_id = a.id AND k.key = e.value ->> 'id'
+    -- one look into the index for each event: while the table seems small, a plain join reads all keys of the app
+    LEFT JOIN LATERAL (SELECT * FROM pushfan.event_key WHERE app_id = a.id AND key = e.value ->> 'id' LIMIT 1) k ON true
     ORDER BY e.ordinality;
 END
 $$;

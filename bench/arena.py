@@ -43,6 +43,7 @@ PROVIDERS = (Provider.FCM, Provider.APNS)
 _POLL_SECONDS = 0.05
 _STALLED_SECONDS = 120.0
 _WARM_UP = 2_000
+_WARM_UP_ROUNDS = 3
 _DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 _SQL = load("arena")
 
@@ -104,7 +105,8 @@ class Arena:
         self.settle_in("early", _WARM_UP)
         self.subscribe("early", "early", _WARM_UP)
         self.broadcast("early")
-        self.send_direct([crowd.user("early", 1), crowd.user("early", 2)])
+        for _ in range(_WARM_UP_ROUNDS):
+            self.send_direct([crowd.user("early", number) for number in range(1, 41)], at_once=False)
 
     def set_latency(self, milliseconds: float) -> None:
         """Let the providers take so long for each answer."""

@@ -35,6 +35,7 @@ _DRIVER_OF_SCHEME: Final[Mapping[str, str]] = {
     "amqps": "amqp",
     "memory": "memory",
 }
+_TRANSPORT_OF_DRIVER: Final[Mapping[str, str]] = {"redis": f"{__package__}.redis_transport:Transport"}
 # Redis: `retry_on_timeout` would repeat a push behind our back and forbids pipelines.
 _TRANSPORT_OPTIONS: Final[Mapping[str, dict[str, Any]]] = {
     "redis": {
@@ -172,6 +173,7 @@ def _connect(url: str, driver: str, tls: dict[str, Any] | None) -> _Line:
     connection = kombu.Connection(
         url,
         ssl=tls,
+        transport=_TRANSPORT_OF_DRIVER.get(driver),
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         transport_options=dict(_TRANSPORT_OPTIONS[driver]),
     )

@@ -73,7 +73,9 @@ _LONGEST_KEY_SHOWN = 64
 
 def join(path: str, key: object) -> str:
     """Extend a path by a field, key or index, such that the result can always be printed and stored."""
-    shown = _UNFIT.sub("\N{REPLACEMENT CHARACTER}", str(key)[:_LONGEST_KEY_SHOWN])
+    shown = str(key)[:_LONGEST_KEY_SHOWN]
+    if not shown.isprintable():
+        shown = _UNFIT.sub("\N{REPLACEMENT CHARACTER}", shown)
     return f"{path}.{shown}" if path else shown
 
 
@@ -89,7 +91,9 @@ def text(longest: int, *, lines: bool = False, may_be_empty: bool = False, bytes
             problems.add(path, "empty", "must not be empty")
         elif len(value) > longest:
             problems.add(path, "too_long", f"must have at most {longest:,} characters, has {len(value):,}")
-        elif found := unfit.search(value):
+        elif not value.isprintable() and (
+            found := unfit.search(value)
+        ):  # most are printable, which is seen sooner
             problems.add(path, "characters", f"must not contain U+{ord(found[0]):04X}")
         elif bytes_at_most and (size := len(value.encode())) > bytes_at_most:
             problems.add(path, "too_long", f"must have at most {bytes_at_most:,} bytes, has {size:,}")
@@ -152,16 +156,17 @@ def flag(value: object, path: str, problems: Problems) -> object:
 
 def choice(options: type[StrEnum]) -> Rule:
     """Accept a member of the enumeration, or its value."""
+    members = {option.value: option for option in options}
 
     def rule(value: object, path: str, problems: Problems) -> object:
         if not isinstance(value, str):
             problems.add(path, "type", "must be a string")
-        elif value not in [option.value for option in options]:
+        elif value not in members:
             problems.add(
                 path, "choice", f"must be one of {', '.join(options)}{did_you_mean(value, list(options))}"
             )
         else:
-            return options(value)
+            return members[value]
         return value
 
     return rule
@@ -324,22 +329,31 @@ def apply_rules(instance: object, path: str, problems: Problems) -> None:
     `None` means not set: it becomes the field's default, and is a problem where there is none. Defaults are
     valid by themselves and not checked.
     """
-    rules = _rules_of(type(instance))  # type: ignore[arg-type]  # mypy doubts that a class can be hashed
-    for field, rule in rules:
-        value = getattr(instance, field.name)
-        if value is field.default:
+    for name, default, rule, make in _rules_of(type(instance)):  # type: ignore[arg-type]  # mypy doubts the class's hash
+        value = getattr(instance, name)
+        if value is default:
             continue
         if value is not None:
-            kept = rule(value, join(path, field.name), problems)
-        elif field.default is MISSING and field.default_factory is MISSING:
-            problems.add(join(path, field.name), "required", "is required")
+            kept = rule(value, f"{path}.{name}" if path else name, problems)
+        elif make is None:
+            problems.add(join(path, name), "required", "is required")
             continue
         else:
-            kept = field.default if field.default_factory is MISSING else field.default_factory()
-        object.__setattr__(instance, field.name, kept)
+            kept = make()
+        object.__setattr__(instance, name, kept)
 
 
 @cache
-def _rules_of(kind: type) -> tuple[tuple[Field[Any], Rule], ...]:
+def _rules_of(kind: type) -> tuple[tuple[str, object, Rule, Callable[[], object] | None], ...]:
+    """Give of each field its name, its default (`MISSING` without one), its rule, and what makes its default."""
     hints = get_type_hints(kind, include_extras=True)
-    return tuple((field, hints[field.name].__metadata__[0]) for field in fields(kind))
+    return tuple(
+        (field.name, field.default, hints[field.name].__metadata__[0], _maker(field))
+        for field in fields(kind)
+    )
+
+
+def _maker(field: Field[Any]) -> Callable[[], object] | None:
+    if field.default_factory is not MISSING:
+        return field.default_factory
+    return None if field.default is MISSING else lambda: field.default

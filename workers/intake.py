@@ -34,6 +34,8 @@ from .settings import Settings
 log = structlog.get_logger()
 
 _FRESH_SECONDS = 5.0
+# So many events are worth a transaction and a task of their own: nothing is taken along.
+_ENOUGH = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +129,7 @@ def take_in_message(door: Door, wires: object, *, message_id: str) -> dict[str, 
         _bury(door, [DeadLetter(kind="invalid", error="events: must be a list", body=_shown(wires))])
         return {"invalid": 1}
     own = (message_id, wires)
-    with _more(door) as waiting:
+    with _more(door, len(wires)) as waiting:
         if waiting:
             try:
                 return _take_in_messages(door, [own, *((message.id, message.wires) for message in waiting)])
@@ -139,8 +141,8 @@ def take_in_message(door: Door, wires: object, *, message_id: str) -> dict[str, 
         return _take_in_messages(door, [own])
 
 
-def _more(door: Door) -> AbstractContextManager[list[Waiting]]:
-    return nullcontext([]) if door.queue is None else door.queue.waiting()
+def _more(door: Door, own: int) -> AbstractContextManager[list[Waiting]]:
+    return nullcontext([]) if door.queue is None or own >= _ENOUGH else door.queue.waiting()
 
 
 def _take_in_messages(door: Door, messages: Sequence[tuple[str, Sequence[object]]]) -> dict[str, int]:

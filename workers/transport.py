@@ -1,4 +1,4 @@
-"""kombu's Redis transport, with three differences: no garbage, no full broker and no dead connection ends the worker.
+"""Our Redis transport as workers need it: no garbage, no full broker and no dead connection ends the worker.
 
 1. kombu takes an element of a queue for a message without looking: JSON's null, a text, an unknown encoding raise in
    the worker's main loop, and Celery ends. The element is off the queue by then, so it is handed to whoever wants to
@@ -19,6 +19,8 @@ from typing import Any, ClassVar
 import structlog
 from kombu.transport import redis, virtual
 from redis.exceptions import OutOfMemoryError
+
+from events import redis_transport
 
 log = structlog.get_logger()
 
@@ -113,7 +115,7 @@ class _Impatient:
         return getattr(self._subscription, name)
 
 
-class Channel(redis.Channel):  # type: ignore[misc]
+class Channel(redis_transport.Channel):
     """Reads queues, and steps over what is no message."""
 
     QoS = QoS
@@ -157,7 +159,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
             return True
 
 
-class Transport(redis.Transport):  # type: ignore[misc]
+class Transport(redis_transport.Transport):
     """Remembers the element that is being delivered, for the case that it is no message."""
 
     Channel = Channel

@@ -23,6 +23,8 @@ from registry.channels import Provider
 from .broadcast import LATENCY_MS
 
 _GRACE_SECONDS = 120
+# Of what the provider accepted, so much must have been counted; the rest may have been in flight at the end.
+_COUNTED = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,7 @@ class _Contest:
         ours, theirs, costs = [], [], []
         for _ in range(self._size.pairs):
             ours.append(self._arena.broadcast(peer.provider.value).per_second)
-            said = self._send([*command, str(job)])
+            said = self._send(peer.provider, [*command, str(job)])
             theirs.append(said["accepted"] / said["seconds"])
             costs.append(said["cpu_seconds"] / said["accepted"] * 1e6)
         return {
@@ -98,7 +100,8 @@ class _Contest:
             f"{name}_ratio": median(mine / other for mine, other in zip(ours, theirs, strict=True)),
         }
 
-    def _send(self, command: Sequence[str]) -> Mapping[str, Any]:
+    def _send(self, provider: Provider, command: Sequence[str]) -> Mapping[str, Any]:
+        before = self._accepted_by(provider)
         try:
             done = subprocess.run(
                 command,
@@ -117,7 +120,14 @@ class _Contest:
             raise NotSent(f"{type(error).__name__}: {error}"[:300]) from error
         if not said["accepted"]:
             raise NotSent("nothing that it sent was accepted")
+        if said["accepted"] < _COUNTED * (self._accepted_by(provider) - before):
+            raise NotSent(
+                f"it counted {said['accepted']:,}, but more was accepted: its figures would be too low"
+            )
         return said
+
+    def _accepted_by(self, provider: Provider) -> int:
+        return int(self._arena.stack.simulators[provider.value].stats()["answers"].get("accepted", 0))
 
     def _write_job(self, provider: Provider) -> Path:
         arena = self._arena

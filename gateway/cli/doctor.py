@@ -30,6 +30,7 @@ _LATE_SECONDS: Final = 60.0
 # A developer's few tries with a wrong token do not make a channel wrong.
 _REJECTIONS: Final = 20
 _LANES: Final = ("urgent", "normal", "bulk")
+_UNREAD: Final = {"urgent": "; events from the broker are not taken in"}
 
 
 class Status(StrEnum):
@@ -164,7 +165,7 @@ def _workers(condition: Condition) -> Iterator[Finding]:
             yield Finding(
                 check=f"lane {lane}",
                 status=Status.FAIL,
-                message=f"no worker seen in the last 30 s{_left_behind(condition, lane)}",
+                message=f"no worker seen in the last 30 s{_left_behind(condition, lane)}{_UNREAD.get(lane, '')}",
                 advice=f"pushfan worker --lane {lane}",
             )
     for worker in condition.silent:

@@ -39,7 +39,11 @@ def up(*, persist: Path | None, simulate: bool) -> int:
 
 @click.command("worker", cls=Command, example="pushfan worker --lane normal --lane bulk --processes 2")
 @click.option(
-    "--lane", "lanes", multiple=True, type=click.Choice(_LANES), help="Can be repeated; all without it."
+    "--lane",
+    "lanes",
+    multiple=True,
+    type=click.Choice(_LANES),
+    help="Can be repeated; all without it. Workers for urgent also take events in from the broker.",
 )
 @click.option(
     "--processes",

@@ -3,8 +3,8 @@
 Each simulator is one process with three doors: the vendor's API over TLS (HTTP/2 and, but for APNs,
 HTTP/1.1), a control API over plain HTTP on the loopback, and a log of receipts:
 
-1. A transport (`fast`: granian, for load; `fault`: h2 on asyncio, for frame-level faults) turns bytes into a
-   `Request` and plays a `Decision` back.
+1. An engine (`fast`: for load, cheaper than what it serves; `fault`: h2, strict and with all faults that frames can
+   have) turns bytes into a `Request` and plays a `Decision` back.
 2. A vendor (`fcm`, `apns`, `jpush`) decides: credentials, headers, body, quota, known tokens, then rules.
 3. Rules (`rules`) say which tokens get which bad answer, for how long or how often.
 4. Each push that the real vendor would deliver is one line of the receipts log (`receipts`), written when the

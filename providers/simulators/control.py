@@ -15,7 +15,7 @@ Route = Callable[[Any], Any]
 
 
 class Disturbable(Protocol):
-    """What the control API asks of a transport."""
+    """What the control API asks of a listener."""
 
     answers_missing: frozenset[str]
 
@@ -39,11 +39,11 @@ class Control:
     POST /<other>    what the vendor alone knows (quota, report)
     """
 
-    def __init__(self, vendor: Vendor, stage: Stage, transports: list[Disturbable]) -> None:
+    def __init__(self, vendor: Vendor, stage: Stage, listeners: list[Disturbable]) -> None:
         self._vendor = vendor
         self._stage = stage
-        self._transports = transports
-        missing = frozenset[str]().union(*(transport.answers_missing for transport in transports))
+        self._listeners = listeners
+        missing = frozenset[str]().union(*(listener.answers_missing for listener in listeners))
         self.answers = vendor.answers - missing
         self._missing = vendor.answers & missing
         self._routes: dict[tuple[str, str], Route] = {
@@ -133,7 +133,7 @@ class Control:
 
     def _disturb(self, values: dict[str, Any]) -> dict[str, Any]:
         action = str(values.get("action"))
-        return {"connections": sum(transport.disturb(action, values) for transport in self._transports)}
+        return {"connections": sum(listener.disturb(action, values) for listener in self._listeners)}
 
 
 def _answer(status: int, content: Any) -> Decision:

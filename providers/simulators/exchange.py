@@ -33,7 +33,6 @@ class Connection:
     updated_at: float | None = None
     is_authenticated: bool = False
     bad_requests: int = 0
-    last_used_at: float = 0.0
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """One simulator as a process.
 
 1. Signals, the parent's death, ports: taken ports end it here with a clear line.
-2. Stage, vendor, certificates; transports listen, then the control API.
+2. Stage, vendor, certificates; listeners start, then the control API.
 3. The ready file is written and one line printed: from here on clients may come.
 4. A signal: receipts are flushed, listeners close, and the process ends whatever connections are open.
 """
@@ -16,16 +16,17 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from .authority import Certificates, make_certificates, write_json
 from .clock import Clock
 from .control import Control
 from .exchange import Connection
 from .http1 import Http1Connection
+from .listener import Listener
 from .options import parser
 from .receipts import ReceiptLog
 from .rules import RuleBook
@@ -39,44 +40,20 @@ class PortTaken(OSError):
     """A port that was asked for is in use."""
 
 
-class Transport(Protocol):
-    """What this process asks of either engine."""
-
-    answers_missing: frozenset[str]
-
-    async def start(self, host: str, port: int) -> None:
-        """Start listening."""
-
-    async def stop(self) -> None:
-        """Stop listening."""
-
-    def disturb(self, action: str, values: dict[str, Any]) -> int:
-        """Do something to all open connections."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a simulator until a signal ends it; returns the exit code."""
     options = parser().parse_args(arguments)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory(options.engine)) as runner:
-            runner.run(_run(options))
+        asyncio.run(_run(options))
     except OSError as error:
         return _complain(options.name, str(error))
     except ModuleNotFoundError as error:
         return _complain(
             options.name, f"{error.name} is missing; install the extra: pip install 'pushfan[local]'"
         )
-    # Threads of granian and connections that a client keeps open would hold the interpreter back.
+    # Connections that a client keeps open would hold the interpreter back.
     sys.stdout.flush()
     os._exit(0)
-
-
-def _loop_factory(engine: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if engine != "fast":
-        return None
-    from .fast import Loop
-
-    return Loop
 
 
 def _complain(name: str, text: str) -> int:
@@ -85,14 +62,14 @@ def _complain(name: str, text: str) -> int:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Listener:
+class _Port:
     """One port of the vendor's API, reserved until the process ends."""
 
     reserved: socket.socket
     is_sandbox: bool = False
 
     @property
-    def port(self) -> int:
+    def number(self) -> int:
         return int(self.reserved.getsockname()[1])
 
 
@@ -101,17 +78,17 @@ async def _run(options: argparse.Namespace) -> None:
     stopped = asyncio.Event()
     _stop_on_signals(loop, stopped, is_bound_to_parent=options.die_with_parent)
     options.state_dir.mkdir(parents=True, exist_ok=True)
-    listeners = _reserve(options)
-    stage = _create_stage(options, listeners[0], loop)
+    ports = _reserve(options)
+    stage = _create_stage(options, ports[0], loop)
     vendor = _create_vendor(options, stage)
     certificates = _create_certificates(options)
-    transports = [_create_transport(options, vendor, stage, certificates, each) for each in listeners]
-    for transport, listener in zip(transports, listeners, strict=True):
-        await transport.start(options.host, listener.port)
-    control = await _start_control(options, Control(vendor, stage, list(transports)))
+    listeners = [_create_listener(options, vendor, stage, certificates, each) for each in ports]
+    for listener, port in zip(listeners, ports, strict=True):
+        await listener.start(options.host, port.number)
+    control = await _start_control(options, Control(vendor, stage, list(listeners)))
     ready_file = options.state_dir / f"{options.name}.json"
     info = {
-        **_addresses(options, listeners, control),
+        **_addresses(options, ports, control),
         "ca_file": str(certificates.ca_file),
         "certificate_file": str(certificates.client_file),
         "receipts_file": str(stage.receipts.path),
@@ -123,16 +100,16 @@ async def _run(options: argparse.Namespace) -> None:
     await stopped.wait()
     ready_file.unlink(missing_ok=True)
     control.close()
-    await asyncio.gather(*(transport.stop() for transport in transports))
+    await asyncio.gather(*(listener.stop() for listener in listeners))
     stage.receipts.flush()
 
 
 def _addresses(
-    options: argparse.Namespace, listeners: Sequence[_Listener], control: asyncio.Server
+    options: argparse.Namespace, ports: Sequence[_Port], control: asyncio.Server
 ) -> dict[str, Any]:
     host = _public_host(options)
     names = ("url", "sandbox_url")
-    urls = {name: f"https://{host}:{listener.port}" for name, listener in zip(names, listeners, strict=False)}
+    urls = {name: f"https://{host}:{port.number}" for name, port in zip(names, ports, strict=False)}
     control_port = control.sockets[0].getsockname()[1]
     return {
         "name": options.name,
@@ -147,10 +124,10 @@ def _public_host(options: argparse.Namespace) -> str:
     return str(options.advertise or options.host)
 
 
-def _create_stage(options: argparse.Namespace, listener: _Listener, loop: asyncio.AbstractEventLoop) -> Stage:
+def _create_stage(options: argparse.Namespace, port: _Port, loop: asyncio.AbstractEventLoop) -> Stage:
     return Stage(
         state_dir=options.state_dir,
-        url=f"https://{_public_host(options)}:{listener.port}",
+        url=f"https://{_public_host(options)}:{port.number}",
         clock=Clock(),
         rules=RuleBook(options.seed),
         receipts=ReceiptLog(options.state_dir / f"{options.name}.receipts.jsonl", loop),
@@ -196,22 +173,22 @@ def _create_vendor(options: argparse.Namespace, stage: Stage) -> Vendor:
     return JPush(stage, per_minute=per_minute, report_delay_seconds=options.report_delay_seconds)
 
 
-def _create_transport(
-    options: argparse.Namespace, vendor: Vendor, stage: Stage, certificates: Certificates, listener: _Listener
-) -> Transport:
+def _create_listener(
+    options: argparse.Namespace, vendor: Vendor, stage: Stage, certificates: Certificates, port: _Port
+) -> Listener:
     is_apns = options.name == "apns"
     topic = _first_topic(options)
     if options.engine == "fast":
-        from .fast import FastTransport
+        from .fast import FastListener
 
-        return FastTransport(
-            vendor, stage, certificates, is_sandbox=listener.is_sandbox, is_http2_only=is_apns,
+        return FastListener(
+            vendor, stage, certificates, is_sandbox=port.is_sandbox, is_http2_only=is_apns,
             certificate_topic=topic if options.certificate_auth else None,
         )  # fmt: skip
-    from .fault import FaultTransport
+    from .fault import FaultListener
 
-    return FaultTransport(
-        vendor, stage, certificates, is_sandbox=listener.is_sandbox, is_http2_only=is_apns,
+    return FaultListener(
+        vendor, stage, certificates, is_sandbox=port.is_sandbox, is_http2_only=is_apns,
         has_warm_up=is_apns, certificate_topic=topic if is_apns else None,
     )  # fmt: skip
 
@@ -230,12 +207,12 @@ async def _start_control(options: argparse.Namespace, control: Control) -> async
         ) from error
 
 
-def _reserve(options: argparse.Namespace) -> list[_Listener]:
-    listeners = [_Listener(reserved=_reserve_port(options.host, options.port))]
+def _reserve(options: argparse.Namespace) -> list[_Port]:
+    ports = [_Port(reserved=_reserve_port(options.host, options.port))]
     if options.name == "apns":
         sandbox = _reserve_port(options.host, options.sandbox_port)
-        listeners.append(_Listener(reserved=sandbox, is_sandbox=True))
-    return listeners
+        ports.append(_Port(reserved=sandbox, is_sandbox=True))
+    return ports
 
 
 def _reserve_port(host: str, port: int) -> socket.socket:

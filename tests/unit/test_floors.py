@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS = {"events": 0, "providers": 1, "registry": 1, "workers": 2, "gateway": 3, "bench": 4}
 # What events may import, and only where it publishes: a backend that validates events needs none of them.
 LAZY_IN_EVENTS = {"kombu", "celery", "psycopg"}
+# kombu loads it by its name when something is published.
+LOADED_BY_KOMBU = Path("events/redis_transport.py")
 UNKNOWN_TO_PROVIDERS = {"celery", "kombu", "psycopg", "psycopg_pool"}
 WITHOUT_ENVIRONMENT = {"events", "providers"}
 WITHOUT_SQL = {"providers", "registry", "workers", "gateway", "bench"}
@@ -88,7 +90,7 @@ def import_problems(path: Path, imported: Import) -> Iterator[str]:
     if target in FLOORS and target != package and FLOORS[target] >= FLOORS[package]:
         yield f"{package} must not import {target}, which is not below it"
     if package == "events":
-        yield from import_problems_of_events(imported, target)
+        yield from import_problems_of_events(imported, target, is_late=path == LOADED_BY_KOMBU)
     if package == "providers" and target in UNKNOWN_TO_PROVIDERS:
         yield f"providers knows no {target}"
     is_simulator = path.parts[:2] == ("providers", "simulators")
@@ -96,15 +98,17 @@ def import_problems(path: Path, imported: Import) -> Iterator[str]:
         yield f"a simulator must not import {imported.module}: a shared mistake would test itself green"
 
 
-def import_problems_of_events(imported: Import, target: str) -> Iterator[str]:
+def import_problems_of_events(imported: Import, target: str, *, is_late: bool) -> Iterator[str]:
     """Yield what is wrong with an import in events, which must work under another name and without us."""
     if imported.is_relative:
         if target != "events":
             yield "a relative import leaves events"
+        elif imported.module.startswith("events.redis_transport") and not imported.is_lazy:
+            yield "only kombu loads redis_transport"
     elif target == "events":
         yield "events must import itself relatively, for it is also published as pushfan_events"
     elif target in LAZY_IN_EVENTS:
-        if not imported.is_lazy:
+        if not imported.is_lazy and not is_late:
             yield f"events must import {target} inside the function that needs it"
     elif target not in sys.stdlib_module_names and target not in FLOORS:
         yield f"events must not depend on {target}"
@@ -173,6 +177,7 @@ def test_every_floor_is_there(package: str) -> None:
         ("events/wire.py", "from events.names import Lane", "events must import itself relatively"),
         ("events/wire.py", "from ..other import thing", "a relative import leaves events"),
         ("events/wire.py", "import kombu", "events must import kombu inside the function"),
+        ("events/wire.py", "from .redis_transport import Channel", "only kombu loads redis_transport"),
         ("events/wire.py", "def f():\n    import orjson", "events must not depend on orjson"),
         ("events/wire.py", "import os\nX = os.environ['X']", "events reads no environment variables"),
         ("providers/fcm.py", "from celery import Celery", "providers knows no celery"),
@@ -203,6 +208,7 @@ def test_broken_rule_is_found(tmp_path: Path, path: str, source: str, problem: s
     ("path", "source"),
     [
         ("events/publisher.py", "from . import names\nfrom .wire import encode\ndef f():\n    import kombu"),
+        ("events/redis_transport.py", "from kombu.transport import redis"),
         ("events/publisher.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import psycopg"),
         ("events/publisher.py", 'Q = "SELECT event_id FROM pushfan.take_in(%s::jsonb)"'),
         (

@@ -46,7 +46,8 @@ async def main(job, key):
         for token in waiting:
             if job.is_over():
                 return
-            accepted += await send(token)
+            is_accepted = await send(token)  # not in one line with the sum, which others change meanwhile
+            accepted += is_accepted
 
     job.begin()
     await asyncio.gather(*(work() for _ in range(_AT_ONCE)))

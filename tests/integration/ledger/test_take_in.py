@@ -183,3 +183,25 @@ def test_notification_ids_grow_with_time(scene: Scene) -> None:
         " pushfan.notification_id_at(now() + interval '1 minute') AS later"
     )
     assert row["earlier"] < first[0] < second[0] < row["later"]
+
+
+def test_each_event_costs_a_few_looks_however_many_the_app_has_had(scene: Scene) -> None:
+    """A session that planned its statements when the tables were empty must not read all keys for each event."""
+    for start in range(0, 3_000, 100):
+        take_in(scene.connection, *(direct(id=f"{number}") for number in range(start, start + 100)))
+    before = _keys_read(scene)
+    take_in(scene.connection, *(direct(id=f"late-{number}") for number in range(100)))
+    assert _keys_read(scene) - before <= 5 * 100
+
+
+def _keys_read(scene: Scene) -> int:
+    scene.run("SELECT pg_stat_force_next_flush()")
+    ((read,),) = (
+        row.values()
+        for row in scene.run(
+            "SELECT (t.seq_tup_read + sum(i.idx_tup_read))::bigint AS read "
+            "FROM pg_stat_user_tables t JOIN pg_stat_user_indexes i USING (relid) "
+            "WHERE t.relname = 'event_key' GROUP BY t.seq_tup_read"
+        )
+    )
+    return int(read)

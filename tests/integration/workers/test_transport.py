@@ -50,3 +50,13 @@ def test_subscription_that_is_opened_anew_hears_again(channel: Channel, broker_u
     deadline = time.monotonic() + 10
     while not channel._receive():
         assert time.monotonic() < deadline
+
+
+def test_channel_keeps_its_client_as_long_as_its_pool(channel: Channel) -> None:
+    """A client is not made for each operation, and after a fork it is not the parent's."""
+    with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
+        assert first is second
+    channel._disconnect_pools()
+    with channel.conn_or_acquire() as anew:
+        assert anew is not first
+        assert anew.ping()
