@@ -69,10 +69,15 @@ NOTIFICATION: Final[Schema] = {
             Type={"const": "Notification"},
             Message={"type": "string", "contentMediaType": "application/json"},
         ),
-        _object(
-            "Amazon SNS asks to confirm a subscription, or says that it ended",
-            Type={"enum": ["SubscriptionConfirmation", "UnsubscribeConfirmation"]},
-        ),
+        {
+            "type": "object",
+            "description": "Amazon SNS asks to confirm a subscription, or says that it ended",
+            "required": ["Type"],
+            "properties": {
+                "Type": {"enum": ["SubscriptionConfirmation", "UnsubscribeConfirmation"]},
+                "SubscribeURL": {"description": "Logged for an operator, if it is one of SNS."},
+            },
+        },
         _object("Google, by Pub/Sub push", message=_object(attributes=_ATTRIBUTES)),
         _object(
             "Google, as a CloudEvent",
