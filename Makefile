@@ -40,7 +40,7 @@ test: install
 # -s shows how many there were. The seeds are fixed; PUSHFAN_TEST_SCHEMA_SEED chooses another one.
 cases: install
 	@PUSHFAN_TEST_SCHEMA_CASES=$(CASES) PUSHFAN_TEST_WIRE_EXAMPLES=20000 \
-	    .venv/bin/python -m pytest -s tests/integration/http/test_schema.py tests/unit/events/test_wire.py
+	    .venv/bin/python -m pytest -s --timeout=3600 tests/integration/http/test_schema.py tests/unit/events/test_wire.py
 
 chaos: install
 	@.venv/bin/python -m tests.chaos.tour $(CHAOS_ARGS)
