@@ -49,7 +49,7 @@ from .desk import open_desk
 from .guard import Guard
 from .metrics import Metrics
 from .pointer import pointer
-from .problem import KINDS, MEDIA_TYPE, Fault, Problem, invalid
+from .problem import KINDS, MEDIA_TYPE, Fault, Problem, invalid, not_found
 
 log = structlog.get_logger()
 
@@ -218,6 +218,8 @@ _HANDLERS: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
     DatabaseUnavailable: _of_database,
     RegistryError: lambda error: Problem("conflict", str(error)),
     psycopg.OperationalError: _of_database,
+    # Servers remember apps and keys for 5 seconds: longer than it takes to remove an app.
+    psycopg.errors.ForeignKeyViolation: lambda _: not_found("app, channel or group of that name any more"),
     # NUL, above all, which no text of PostgreSQL holds.
     psycopg.DataError: lambda _: invalid(
         [Fault(detail="a value holds what cannot be stored", code="characters")]

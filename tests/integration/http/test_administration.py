@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 from tests.integration.http.house import House
 
 
@@ -51,6 +53,15 @@ def test_channels_are_read_paused_and_resumed_by_the_apps_admin(house: House) ->
     assert house.post("/v1/channels?app=shop", by="operator", json=new).status_code == 201
     assert house.delete("/v1/channels/china", by="shop admin").status_code == 403
     assert house.delete("/v1/channels/china?app=shop", by="operator").status_code == 204
+
+
+def test_app_that_was_removed_a_moment_ago_is_not_there(house: House) -> None:
+    """Its keys are remembered for some seconds; what they ask for is not a defect."""
+    assert house.get("/v1/groups").status_code == 200
+    assert house.delete("/v1/apps/shop", by="operator").status_code == 204
+    for path in ("/v1/groups/g", "/v1/groups/g/members/u7", "/v1/topics/app/news"):
+        body: dict[str, Any] = {"json": {}} if "topics" in path else {}
+        assert house.put(path, **body).status_code == 404, path
 
 
 def test_metrics_tell_nothing_of_users(house: House) -> None:

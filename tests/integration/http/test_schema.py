@@ -45,6 +45,9 @@ def server(house: House, tmp_path: Path) -> Iterator[Server]:
     (credentials / "master").write_text("abcdef0123456789abcdef01")
     for app in ("shop", "other"):
         house.secrets[f"{app} all"] = house.key(app, roles=("publish", "register", "admin"), name="all")
+        # An app for which something waits cannot be removed: whatever else is called afterwards finds it.
+        house.put("/v1/users/busy/devices/busy", by=app, json={"channel": "android", "token": "busy"})
+        assert house.post("/v1/users/busy/messages", by=app, json={"message": {"title": "x"}}).is_success
     more = {"PUSHFAN_API_RATE": "1000000", "PUSHFAN_API_BACKLOG": "1000000000"}
     with Server(house.database.url, tmp_path, **more) as server:
         yield server
