@@ -3,6 +3,7 @@
 #   make demo                 install, then fan out to thousands of simulated devices     DEMO_ARGS='--calm'
 #   make test                 install, then run all tests                                 TEST_ARGS='-k wire'
 #   make chaos                install, then kill, cut and flood until something gives  CHAOS_ARGS='--devices 20000'
+#   make cases                install, then 40,000 requests made from the OpenAPI document, 40,000 events  CASES=20
 #   make mutants              install, then remove each protection in a copy: chaos must notice  MUTANTS_ARGS='--only fence'
 #   make check                install, then lint, types, floors, deploy files
 #   make bench                install, then measure what it costs here (an hour)          BENCH_ARGS='direct --quick'
@@ -18,13 +19,14 @@ TEST_ARGS ?=
 CHAOS_ARGS ?=
 MUTANTS_ARGS ?=
 BENCH_ARGS ?=
+CASES = 150
 JOBS = 2
 CANDIDATES = python3 python3.13 python3.12 python3.11 python3.14 python
 
 # A caller's modules must not stand in front of ours: the floors have everyday names.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help install demo test chaos mutants bench bench-check check
+.PHONY: help install demo test cases chaos mutants bench bench-check check
 
 help:
 	@sed -n '/^#/!q; s/^#$$//; s/^# //; p' Makefile
@@ -34,6 +36,11 @@ demo: install
 
 test: install
 	@.venv/bin/python -m pytest -n $(JOBS) --dist worksteal $(TEST_ARGS)
+
+# -s shows how many there were. The seeds are fixed; PUSHFAN_TEST_SCHEMA_SEED chooses another one.
+cases: install
+	@PUSHFAN_TEST_SCHEMA_CASES=$(CASES) PUSHFAN_TEST_WIRE_EXAMPLES=20000 \
+	    .venv/bin/python -m pytest -s --timeout=3600 tests/integration/http/test_schema.py tests/unit/events/test_wire.py
 
 chaos: install
 	@.venv/bin/python -m tests.chaos.tour $(CHAOS_ARGS)

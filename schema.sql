@@ -110,6 +110,8 @@ CREATE TABLE IF NOT EXISTS pushfan.channel (
     health_since            timestamptz NOT NULL DEFAULT now(),
     accepted                bigint      NOT NULL DEFAULT 0,
     doubted                 bigint      NOT NULL DEFAULT 0,
+    -- how many deliveries of the channel ended since it was made, in the order of pushfan.outcome
+    outcomes                bigint[]    NOT NULL DEFAULT '{0,0,0,0,0,0,0,0}',
     created_at              timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT channel_pkey PRIMARY KEY (id),
     CONSTRAINT channel_app_name_key UNIQUE (app_id, name),
@@ -121,7 +123,8 @@ CREATE TABLE IF NOT EXISTS pushfan.channel (
     CONSTRAINT channel_circuit_reason_check CHECK (
         circuit_reason IN ('operator', 'credentials', 'outage', 'throttled', 'mass_invalidation')),
     CONSTRAINT channel_slots_check CHECK (slots BETWEEN 1 AND 1000),
-    CONSTRAINT channel_rate_check CHECK (rate_per_second > 0)
+    CONSTRAINT channel_rate_check CHECK (rate_per_second > 0),
+    CONSTRAINT channel_outcomes_check CHECK (cardinality(outcomes) = 8)
 );
 
 -- ---------------------------------------------------------------------------------------------- registry
@@ -762,4 +765,4 @@ END
 $$;
 
 INSERT INTO pushfan.schema_version (version)
-SELECT 7 WHERE NOT EXISTS (SELECT FROM pushfan.schema_version);
+SELECT 8 WHERE NOT EXISTS (SELECT FROM pushfan.schema_version);

@@ -92,8 +92,11 @@ def _decode_message(wire: object, problems: Problems) -> Message | None:
         return _STAND_IN
     names = _fields_of(Message)
     check_names(wire, names, "message", problems)
+    said = {name: value for name, value in wire.items() if name in names}
+    if isinstance(said.get("badge"), float):
+        said["badge"] = _whole(said["badge"])
     try:
-        return Message(**{name: value for name, value in wire.items() if name in names})
+        return Message(**said)
     except InvalidEvent as error:
         problems.found += error.problems
         return _STAND_IN
@@ -113,6 +116,8 @@ def _decode_event(
     names = _fields_of(kind)  # type: ignore[arg-type]
     check_names(wire, _ENVELOPE | names.keys(), "", problems)
     values: dict[str, Any] = {name: wire.get(name) for name in names} | {"message": message}
+    if isinstance(values["ttl_seconds"], float):
+        values["ttl_seconds"] = _whole(values["ttl_seconds"])
     if values["id"] is None:
         values["id"] = id_if_missing
     try:
@@ -120,6 +125,11 @@ def _decode_event(
     except InvalidEvent as error:
         problems.found += error.problems
         return None
+
+
+def _whole(value: float) -> float:
+    """Read 60.0 as 60: to JSON they are the same number, and some languages write all numbers so."""
+    return int(value) if value.is_integer() else value
 
 
 def _find_kind(kind: object, problems: Problems) -> type[Event] | None:

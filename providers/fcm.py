@@ -345,9 +345,12 @@ class FcmProvider:
         assert_safe_address(endpoint)
         self._url = f"{endpoint}/v1/projects/{quote(account.project_id, safe=':.')}/messages:send"
         self._tokens = AccessTokens(
-            lambda: exchange_assertion(account, scope=SCOPE, ca_file=config.ca_file, asked_at=now()), now=now
+            lambda: exchange_assertion(
+                account, scope=SCOPE, ca_file=config.ca_file, asked_at=now(), reach=config.token_reach
+            ),
+            now=now,
         )
-        self._ca_file = config.ca_file
+        self._config = config
         self._timeout = config.timeout
         self._headers = ("content-type: application/json",)
         self._now = now
@@ -391,7 +394,14 @@ class FcmProvider:
         (line,) = self._tokens.authorize()
         request = {"validate_only": True, "message": {"token": "pushfan-credential-check"}}
         headers = {"content-type": "application/json", "authorization": line.partition(": ")[2]}
-        response = call("POST", self._url, headers=headers, body=json_bytes(request), ca_file=self._ca_file)
+        response = call(
+            "POST",
+            self._url,
+            headers=headers,
+            body=json_bytes(request),
+            ca_file=self._config.ca_file,
+            reach=self._config.reach,
+        )
         meaning = classify(response, self._now())
         if isinstance(meaning, Verdict):
             meaning = meaning.otherwise

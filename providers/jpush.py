@@ -80,6 +80,7 @@ from providers.outcome import (
     Unregistered,
 )
 from providers.provider import Batch, Prepared, Split
+from providers.reach import Reach
 
 ENDPOINT = "https://api.jpush.cn"
 REPORT_ENDPOINT = "https://report.jpush.cn"
@@ -271,6 +272,7 @@ class Call(Protocol):
         headers: Mapping[str, str],
         body: bytes = ...,
         ca_file: str | None = ...,
+        reach: Reach | None = ...,
     ) -> Response:
         """Return any answer. Raises `NotSent` when there is none."""
 
@@ -456,7 +458,7 @@ class JPushProvider:
     def _ask_for_cids(self, count: int) -> Response:
         url = f"{self._endpoint}/v3/push/cid?count={count}&type=push"
         headers = {"authorization": self._credentials}
-        return self._ask("GET", url, headers=headers, ca_file=self._config.ca_file)
+        return self._ask("GET", url, headers=headers, ca_file=self._config.ca_file, reach=self._config.reach)
 
     def _statuses(
         self, message_id: str, tokens: Sequence[str], sent_at: datetime
@@ -472,6 +474,7 @@ class JPushProvider:
             headers={"authorization": self._credentials, "content-type": "application/json"},
             body=json_bytes(question),
             ca_file=self._config.ca_file,
+            reach=self._config.reach,
         )
         if response.status != 200:
             if 400 <= response.status < 500 and isinstance(interpret(response, self._now()), Rejected):

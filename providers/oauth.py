@@ -22,6 +22,7 @@ from providers.calls import call
 from providers.dialect import Json, json_object
 from providers.engine import Response, assert_safe_address
 from providers.outcome import CredentialsRejected, NotSent, SendError
+from providers.reach import Reach
 
 # https://developers.google.com/identity/protocols/oauth2/service-account
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -193,9 +194,17 @@ def _again(failure: SendError) -> SendError:
 
 
 def exchange_assertion(
-    account: ServiceAccount, *, scope: str, ca_file: str | None, asked_at: datetime
+    account: ServiceAccount,
+    *,
+    scope: str,
+    ca_file: str | None,
+    asked_at: datetime,
+    reach: Reach | None = None,
 ) -> AccessToken:
-    """Sign an assertion and exchange it for an access token. Raises `CredentialsRejected` or `NotSent`."""
+    """Sign an assertion and exchange it for an access token. Raises `CredentialsRejected` or `NotSent`.
+
+    `reach` judges the address of a token endpoint that is not Google's own.
+    """
     form = {"grant_type": GRANT_TYPE, "assertion": sign_assertion(account, scope, asked_at)}
     response = call(
         "POST",
@@ -203,6 +212,7 @@ def exchange_assertion(
         headers={"content-type": "application/x-www-form-urlencoded"},
         body=urlencode(form).encode(),
         ca_file=ca_file,
+        reach=None if account.token_uri == DEFAULT_TOKEN_URI else reach,
     )
     return read_token_response(response, asked_at)
 

@@ -144,7 +144,8 @@ class ChannelConfig:
     service account; JPush: none). `secrets` are by role: APNs `key` (p8 PEM) or `certificate` (PEM with its
     key); FCM `service_account` (JSON); JPush `app_key` and `master_secret`.
     `endpoint` and `report_endpoint` replace the vendor's address, `ca_file` its certificate authorities. `reach` says
-    which addresses may then be connected to; `None`: any.
+    which addresses may then be connected to, `token_reach` to which a token endpoint may lead that a service account
+    names and that is not Google's; `None`: any.
     """
 
     provider: str
@@ -155,6 +156,7 @@ class ChannelConfig:
     report_endpoint: str | None = None
     ca_file: str | None = None
     reach: Reach | None = None
+    token_reach: Reach | None = None
     timeout: timedelta = timedelta(seconds=15)
     max_streams: int = 200
     max_connections: int = 2

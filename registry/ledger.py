@@ -349,15 +349,21 @@ def lock_channel(connection: Connection, channel_id: int) -> None:
     connection.execute(_SQL["lock_channel"], {"channel_id": channel_id})
 
 
-def count_health(connection: Connection, claim: Claim, *, accepted: int, doubted: int) -> None:
-    """Add answers to the channel's health, before the flush that records them (lock order)."""
+def count_ended(connection: Connection, claim: Claim, *, accepted: int, doubted: int) -> None:
+    """Add a complete chunk to its channel's outcomes and health, before the flush that records it (lock order).
+
+    `accepted` and `doubted` are the answers that this claim's owner got itself.
+    """
+    counts = Counter(claim.result)
     connection.execute(
-        _SQL["count_health"],
+        _SQL["count_ended"],
         {
             "channel_id": claim.channel_id,
             "generation": claim.circuit_generation,
             "accepted": accepted,
             "doubted": doubted,
+            # As text: a list would cost psycopg more than the statement costs PostgreSQL.
+            "outcomes": "{" + ",".join(str(counts[code]) for code in CODES.values()) + "}",
             "chunk_id": claim.chunk_id,
             "fence": claim.fence,
             "result": bytes(claim.result),

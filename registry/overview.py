@@ -7,6 +7,7 @@ from typing import Final
 
 from .database import Connection
 from .dead_letters import Kind
+from .ledger import FinalOutcome
 from .statements import load
 
 _SQL = load("overview")
@@ -55,6 +56,14 @@ def leases(connection: Connection) -> list[Lease]:
 def announced(connection: Connection) -> list[tuple[int, int]]:
     """List the chunks, each with its fence, whose message is out and that nobody has begun."""
     return [(row["chunk_id"], row["fence"]) for row in connection.execute(_SQL["announced"])]
+
+
+def outcomes(connection: Connection) -> dict[int, dict[FinalOutcome, int]]:
+    """Tell how each channel's deliveries ended, since it was made: added when a chunk is done, no delivery is read."""
+    return {
+        row["channel_id"]: dict(zip(FinalOutcome, row["outcomes"], strict=True))
+        for row in connection.execute(_SQL["outcomes"])
+    }
 
 
 def backlogs(connection: Connection, *, most: int = MOST) -> list[Backlog]:

@@ -113,7 +113,7 @@ class ClientPool:
 
 def build_config(settings: Settings, channel: Channel, secrets: dict[str, bytes]) -> ChannelConfig:
     """Put a channel's row, its secrets and the settings together. Raises `CredentialsRejected` for a forbidden host."""
-    for endpoint in filter(None, (channel.access.endpoint, channel.access.report_endpoint)):
+    for endpoint in _endpoints(channel):
         check_endpoint(settings, endpoint)
     return ChannelConfig(
         provider=channel.provider,
@@ -123,17 +123,20 @@ def build_config(settings: Settings, channel: Channel, secrets: dict[str, bytes]
         endpoint=channel.access.endpoint,
         report_endpoint=channel.access.report_endpoint,
         ca_file=channel.access.ca_file,
-        reach=_reach(settings, channel),
+        reach=_reach(settings, channel) if _endpoints(channel) else None,
+        token_reach=_reach(settings, channel),
         timeout=settings.provider_timeout,
     )
 
 
-def _reach(settings: Settings, channel: Channel) -> Reach | None:
-    """Say which addresses a channel with endpoints of its own may connect to; the vendor's own name is not judged."""
-    endpoints = [one for one in (channel.access.endpoint, channel.access.report_endpoint) if one is not None]
-    if not endpoints:
-        return None
-    is_here = any((urlsplit(one).hostname or "").lower() in _LOOPBACK for one in endpoints)
+def _endpoints(channel: Channel) -> list[str]:
+    access = channel.access
+    return [one for one in (access.endpoint, access.report_endpoint) if one is not None]
+
+
+def _reach(settings: Settings, channel: Channel) -> Reach:
+    """Say which addresses may be connected to under a name that is not the vendor's own; that one is not judged."""
+    is_here = any((urlsplit(one).hostname or "").lower() in _LOOPBACK for one in _endpoints(channel))
     return Reach([*settings.networks, *(LOOPBACK if is_here else ())])
 
 

@@ -1,7 +1,9 @@
 """One request to an address that an app chose: over TLS, to a checked address, within limits.
 
 PostFailed
-└── Gone      the receiver says that it will never be there again (410)
+└── Gone       the receiver says that it will never be there again (410)
+ValueError
+└── NotAllowed  an address that an operator would have to allow
 """
 
 from __future__ import annotations
@@ -35,6 +37,10 @@ class PostFailed(Exception):
         super().__init__(reason)
         self.reason = reason
         self.retry_after = retry_after
+
+
+class NotAllowed(ValueError):
+    """An address that is one, and that this system does not send to."""
 
 
 class Gone(PostFailed):
@@ -74,7 +80,7 @@ class Poster:
         )
 
     def check(self, url: str) -> None:
-        """Refuse an address that can never be sent to. Raises `ValueError` with what to do.
+        """Refuse an address that can never be sent to. Raises `ValueError`, or `NotAllowed`, with what to do.
 
         What its name resolves to is not asked here: that is checked whenever it is connected to.
         """
@@ -82,15 +88,15 @@ class Poster:
             raise ValueError(f"must be printable ASCII without spaces, {_LONGEST_URL:,} characters at most")
         parts = urlsplit(url)
         host = (parts.hostname or "").lower()
-        if not host or parts.username is not None or parts.fragment or "\\" in url:
+        if not host or parts.username is not None or "#" in url or "\\" in url:
             raise ValueError("must be https://host/path, without a user and without a fragment")
         _ = parts.port  # raises for what is no port
         if parts.scheme != "https" and not (parts.scheme == "http" and self._is_loopback(host)):
-            raise ValueError("must be https (http to loopback, where PUSHFAN_ALLOWED_NETWORKS lists that)")
+            raise NotAllowed("must be https (http to loopback, where PUSHFAN_ALLOWED_NETWORKS lists that)")
         if not any(_fits(host, pattern) for pattern in self._hosts):
-            raise ValueError("its host is not allowed: an operator lists it in PUSHFAN_WEBHOOK_HOSTS")
+            raise NotAllowed("its host is not allowed: an operator lists it in PUSHFAN_WEBHOOK_HOSTS")
         if _is_address(host) and not self._reach.allows(host):
-            raise ValueError("its address is private: an operator lists it in PUSHFAN_ALLOWED_NETWORKS")
+            raise NotAllowed("its address is private: an operator lists it in PUSHFAN_ALLOWED_NETWORKS")
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> None:
         """Send JSON and wait for a 2xx. Follows no redirect, uses no proxy. Raises `PostFailed` and `Gone`."""

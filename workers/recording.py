@@ -324,8 +324,8 @@ class Recorder:
             before(connection)
         if pending.doubted:
             ledger.lock_channel(connection, claim.channel_id)
-        if claim.is_complete and (self._accepted or self._doubted):
-            ledger.count_health(connection, claim, accepted=self._accepted, doubted=self._doubted)
+        if claim.is_complete:
+            ledger.count_ended(connection, claim, accepted=self._accepted, doubted=self._doubted)
         held = ledger.flush(connection, claim, pending.finals, pending.waits, lease=self._lease)
         if held is None:
             raise _NotRecorded

@@ -186,6 +186,7 @@ def create_teller(settings: Settings, database: Database) -> Teller:
             max_attempts=settings.max_attempts,
             base=timedelta(seconds=settings.backoff_seconds),
             cap=timedelta(seconds=settings.backoff_cap_seconds),
+            scale=settings.delay_scale,
         ),
         jitter=lambda ceiling: random.uniform(0, ceiling),
         timeout=timedelta(seconds=settings.webhook_timeout_seconds),

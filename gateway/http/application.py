@@ -11,9 +11,11 @@ import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp
 
 from registry.errors import (
@@ -47,7 +49,7 @@ from .desk import open_desk
 from .guard import Guard
 from .metrics import Metrics
 from .pointer import pointer
-from .problem import KINDS, MEDIA_TYPE, Fault, Problem, invalid
+from .problem import KINDS, MEDIA_TYPE, Fault, Problem, invalid, not_found
 from .short_way import ShortWay
 
 log = structlog.get_logger()
@@ -106,6 +108,7 @@ def create_fastapi(settings: Settings, metrics: Metrics) -> FastAPI:
     app.state.metrics = metrics
     for router in _ROUTERS:
         app.include_router(router)
+    app.add_exception_handler(HTTPException, _refuse)
     for error, handle in _HANDLERS.items():
         app.add_exception_handler(error, _answering(handle))
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
@@ -181,6 +184,24 @@ def _fault(found: Mapping[str, Any]) -> Fault:
     return Fault(parameter=str(steps[0]) if steps else str(place), code=code, detail=detail)
 
 
+async def _refuse(request: Request, error: Exception) -> Response:
+    """Answer what no route takes. `Allow` names all calls of the path: Starlette names those of one route."""
+    assert isinstance(error, HTTPException)
+    problem = _of_http(error)
+    if problem.kind == "method-not-allowed":
+        methods = {name for route in _routes_at(request) for name in route.methods or ()}
+        problem.headers = {name.lower(): value for name, value in problem.headers.items()}
+        if methods:
+            problem.headers["allow"] = ", ".join(sorted(methods))
+    return problem.response()
+
+
+def _routes_at(request: Request) -> Iterator[APIRoute]:
+    for route in (route for router in _ROUTERS for route in router.routes):
+        if isinstance(route, APIRoute) and route.matches(request.scope)[0] is not Match.NONE:
+            yield route
+
+
 def _of_http(error: HTTPException) -> Problem:
     kind = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "malformed")
     detail = {"not-found": "there is no such path"}.get(kind, str(error.detail))
@@ -205,7 +226,6 @@ def _of_database(error: Exception) -> Problem:
 _HANDLERS: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
     Problem: lambda problem: problem,
     RequestValidationError: _of_validation,
-    HTTPException: _of_http,
     InvalidRegistration: _of_registration,
     AlreadyExists: lambda error: Problem("conflict", str(error)),
     NotFound: lambda error: Problem("not-found", str(error).partition(" (")[0]),
@@ -213,6 +233,8 @@ _HANDLERS: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
     DatabaseUnavailable: _of_database,
     RegistryError: lambda error: Problem("conflict", str(error)),
     psycopg.OperationalError: _of_database,
+    # Servers remember apps and keys for 5 seconds: longer than it takes to remove an app.
+    psycopg.errors.ForeignKeyViolation: lambda _: not_found("app, channel or group of that name any more"),
     # NUL, above all, which no text of PostgreSQL holds.
     psycopg.DataError: lambda _: invalid(
         [Fault(detail="a value holds what cannot be stored", code="characters")]

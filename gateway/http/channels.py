@@ -21,7 +21,7 @@ from registry.keys import Role
 from .access import Admitted, Caller, GuardedRoute, allow
 from .desk import AtDesk
 from .names import APP_PARAMETER, Word
-from .shape import Answer, Body
+from .shape import WHOLE, Answer, Body
 from .way import check_way
 
 router = APIRouter(tags=["channels"], route_class=GuardedRoute, dependencies=[APP_PARAMETER])
@@ -36,12 +36,12 @@ class ChannelBody(Body):
     name: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     provider: Literal["fcm", "apns", "jpush"]
     environment: Literal["production", "sandbox"] = "production"
-    secrets: dict[str, Reference]
+    secrets: Annotated[dict[str, Reference], Field(min_length=1)]
     settings: dict[str, Text] = {}  # noqa: RUF012  pydantic copies it
     endpoint: Text | None = None
     report_endpoint: Text | None = None
-    slots: Annotated[int, Field(ge=1, le=1000)] = 32
-    rate_per_second: Annotated[int, Field(ge=1, le=2**31 - 1)] = 10_000
+    slots: Annotated[int, Field(ge=1, le=1000), WHOLE] = 32
+    rate_per_second: Annotated[int, Field(ge=1, le=2**31 - 1), WHOLE] = 10_000
 
 
 class PauseBody(Body):

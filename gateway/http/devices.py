@@ -23,7 +23,7 @@ from registry.keys import Role
 from .access import Admitted, GuardedRoute, allow
 from .desk import AtDesk
 from .names import APP_PARAMETER, Key, User
-from .problem import Fault, invalid, not_found
+from .problem import Fault, Problem, invalid, not_found
 from .shape import Answer, Body
 
 router = APIRouter(tags=["devices"], route_class=GuardedRoute, dependencies=[APP_PARAMETER])
@@ -94,8 +94,8 @@ async def install(
         try:
             channel = channels.get(connection, caller.tenant.id, body.channel.replace("\x00", "\ufffd"))
         except NotFound:
-            detail = "there is no such channel"
-            raise invalid([Fault(pointer="/channel", code="unknown", detail=detail)]) from None
+            fault = Fault(pointer="/channel", code="unknown", detail="there is no such channel")
+            raise Problem("not-found", "there is no such channel", [fault]) from None
         if complaint := check_token(channel, body.token):
             raise invalid([Fault(pointer="/token", code="format", detail=complaint)])
         kind = AddressKind(body.address_kind)

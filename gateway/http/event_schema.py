@@ -5,6 +5,7 @@ The rules themselves are in `events`; this tells them to people and generators. 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from . import problem
@@ -12,15 +13,22 @@ from .publication import CLOUD_EVENT, CLOUD_EVENTS, MOST_EVENTS, PLAIN
 
 Schema = dict[str, Any]
 
-# Printable, and not blank; content may have lines.
-_LINE: Final = r"^[^\x00-\x1f\x7f-\x9f]*[!-~][^\x00-\x1f\x7f-\x9f]*$"
-_LINES: Final = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*[!-~][^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
-_MAYBE_LINES: Final = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
+# As `events.validation` has it: no control characters, and not blank; content may have lines.
+_FIT: Final = r"[^\x00-\x1f\x7f-\x9f]"
+_SEEN: Final = r"[^\s\x00-\x1f\x7f-\x9f]"
+_FIT_IN_LINES: Final = r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+LINE: Final = f"^{_FIT}*{_SEEN}{_FIT}*$"
+_LINES: Final = f"^{_FIT_IN_LINES}*{_SEEN}{_FIT_IN_LINES}*$"
+_MAYBE_LINES: Final = f"^{_FIT_IN_LINES}*$"
+# At most 64 bytes of UTF-8, as far as characters tell.
+_COLLAPSE_KEY: Final = (
+    rf"^([!-~][ -~]{{0,63}}|[!-~\xa1-\u07ff][ -~\xa0-\u07ff]{{0,31}}|{_SEEN}{_FIT}{{0,15}})$"
+)
 
 
 def _text(longest: int, description: str = "", **more: Any) -> Schema:
     about = {"description": description} if description else {}
-    return {"type": "string", "minLength": 1, "maxLength": longest, "pattern": _LINE, **about, **more}
+    return {"type": "string", "minLength": 1, "maxLength": longest, "pattern": LINE, **about, **more}
 
 
 def _content(description: str) -> Schema:
@@ -29,6 +37,20 @@ def _content(description: str) -> Schema:
 
 def _matching(pattern: str, longest: int, description: str = "") -> Schema:
     return {"type": "string", "pattern": f"^({pattern})$", "maxLength": longest, "description": description}
+
+
+def _or_null(schema: Schema) -> Schema:
+    """Let a field be null, which means that it is left out: many serialisers write that."""
+    if "type" in schema:
+        return {**schema, "type": [schema["type"], "null"]}
+    if "$ref" in schema:
+        return {"anyOf": [schema, {"type": "null"}]}
+    options = schema["enum"] if "enum" in schema else [schema["const"]]
+    return {"enum": [*options, None], **{name: it for name, it in schema.items() if name == "description"}}
+
+
+def _has(name: str, said: Schema) -> Schema:
+    return {"required": [name], "properties": {name: said}}
 
 
 def _arguments(of: str) -> Schema:
@@ -47,7 +69,7 @@ def _section(vendor: str) -> Schema:
 _ID: Final = _text(255)
 _NAME: Final = _matching("[A-Za-z0-9_.:-]+", 64)
 _SCOPE: Final = _matching(
-    "app|(group|user|thing):[A-Za-z0-9_.-]+", 261, "app, group:<id>, user:<id> or thing:<id>; app if left out"
+    f"app|(group|user|thing):{_SEEN}{_FIT}*", 261, "app, group:<id>, user:<id> or thing:<id>; app if left out"
 )
 _TRANSLATION: Final[Schema] = {
     "type": "object",
@@ -60,12 +82,12 @@ MESSAGE_FIELDS: Final[dict[str, Schema]] = {
     "title": _content("The first line that a person reads."),
     "body": _content("The text."),
     "subtitle": _content("Between the two, on Apple's devices."),
-    "image": _matching(r"https?://[A-Za-z0-9.-]+(/[!-~]*)?", 2048, "A picture's address."),
+    "image": _matching(rf"https?://[^/\s\x00-\x1f\x7f-\x9f]+{_SEEN}*", 2048, "A picture's address."),
     "icon": _text(255),
     "color": _matching("#[0-9A-Fa-f]{6}", 7),
     "sound": _text(255),
     "badge": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1, "description": "0 clears it."},
-    "url": _matching(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+", 2048, "What a tap opens."),
+    "url": _matching(f"[A-Za-z][A-Za-z0-9+.-]*:{_SEEN}+", 2048, "What a tap opens."),
     "data": {
         "type": "object",
         "maxProperties": 256,
@@ -77,7 +99,11 @@ MESSAGE_FIELDS: Final[dict[str, Schema]] = {
     "thread_id": _text(255),
     "channel_id": _text(255, "Android's notification channel."),
     "tag": _text(255),
-    "collapse_key": _matching("[!-~]+", 64, "Of several with one key a device that was away shows the last."),
+    "collapse_key": {
+        "type": "string",
+        "pattern": _COLLAPSE_KEY,
+        "description": "At most 64 bytes. Of several with one key a device that was away shows the last.",
+    },
     "priority": {"enum": ["normal", "high"]},
     "silent": {"type": "boolean", "description": "Wakes the app and shows nothing."},
     "mutable_content": {"type": "boolean"},
@@ -138,28 +164,28 @@ _TITLES: Final = {"direct": "DirectPush", "topic": "TopicMessage", "bucket": "Bu
 
 
 def _event(kind: str) -> Schema:
-    properties = {"kind": {"const": kind}, **_SHARED, **KIND_FIELDS[kind]}
+    return {"title": _TITLES[kind]} | _event_of(
+        {"kind": {"const": kind}, **_SHARED, **KIND_FIELDS[kind]}, required=["kind", *_REQUIRED[kind]]
+    )
+
+
+def _event_of(properties: dict[str, Schema], *, required: Sequence[str]) -> Schema:
     return {
         "type": "object",
-        "title": _TITLES[kind],
-        "required": ["kind", *_REQUIRED[kind]],
-        "properties": properties,
+        "required": list(required),
+        "properties": {name: it if name in required else _or_null(it) for name, it in properties.items()},
         "additionalProperties": False,
-        "not": {"required": ["ttl_seconds", "expires_at"]},
+        "not": {
+            "required": ["ttl_seconds", "expires_at"],
+            "properties": {"ttl_seconds": {"type": "integer"}, "expires_at": {"type": "string"}},
+        },
     }
 
 
 def _body_of(kind: str) -> Schema:
     fixed = _FIXED[kind]
     properties = {**_SHARED, **{name: it for name, it in KIND_FIELDS[kind].items() if name not in fixed}}
-    required = [name for name in _REQUIRED[kind] if name not in fixed]
-    return {
-        "type": "object",
-        "required": required,
-        "properties": properties,
-        "additionalProperties": False,
-        "not": {"required": ["ttl_seconds", "expires_at"]},
-    }
+    return _event_of(properties, required=[name for name in _REQUIRED[kind] if name not in fixed])
 
 
 def _cloud(kind: str) -> Schema:
@@ -183,29 +209,50 @@ def _cloud(kind: str) -> Schema:
     }
 
 
-# What a message must say, and what means nothing in a silent one.
-_SAYS: Final = ("title", "body", "title_loc_key", "body_loc_key", "badge", "sound")
+_WORDS: Final = ("title", "body", "title_loc_key", "body_loc_key", "badge", "sound")
+_SILENT: Final[Schema] = {"properties": {"silent": {"const": True}}, "required": ["silent"]}
+# Each of these alone is a message, and so is a section that does more than choose its provider.
+_SAYS: Final = (
+    *(_has(name, {"type": MESSAGE_FIELDS[name]["type"]}) for name in _WORDS),
+    _has("data", {"type": "object", "minProperties": 1}),
+    _SILENT,
+    *(
+        _has(name, {"type": "object", **more})
+        for name in ("fcm", "apns", "jpush")
+        for more in ({"minProperties": 2}, {"minProperties": 1, "properties": {"enabled": False}})
+    ),
+)
+# What means something when nothing is shown; everything else must then be left out, or say nothing.
 _FITS_SILENCE: Final = (
     "silent", "data", "collapse_key", "priority", "analytics_label", "on_unknown", "fcm", "apns", "jpush",
 )  # fmt: skip
-_NEEDS: Final = {
-    "title_loc_args": ("title_loc_key",),
-    "body_loc_args": ("body_loc_key",),
-    "translations": ("title", "body"),
+_NOTHING: Final[dict[str, Schema]] = {
+    "mutable_content": {"enum": [False, None]},
+    "title_loc_args": {"type": ["array", "null"], "maxItems": 0},
+    "body_loc_args": {"type": ["array", "null"], "maxItems": 0},
+    "translations": {"type": ["object", "null"], "maxProperties": 0},
 }
-_SILENT: Final[Schema] = {"properties": {"silent": {"const": True}}, "required": ["silent"]}
+_NEEDS: Final = {
+    "title_loc_args": ({"type": "array", "minItems": 1}, ("title_loc_key",)),
+    "body_loc_args": ({"type": "array", "minItems": 1}, ("body_loc_key",)),
+    "translations": ({"type": "object", "minProperties": 1}, ("title", "body")),
+}
 MESSAGE: Final[Schema] = {
     "type": "object",
     "title": "Message",
-    "description": "What a notification says, in words that all providers understand.",
-    "properties": MESSAGE_FIELDS,
+    "description": "What a notification says, in words that all providers understand. Null means left out.",
+    "properties": {name: _or_null(schema) for name, schema in MESSAGE_FIELDS.items()},
     "additionalProperties": False,
-    "anyOf": [*({"required": [name]} for name in _SAYS), _SILENT],
+    "anyOf": list(_SAYS),
     "if": _SILENT,
-    "then": {"propertyNames": {"enum": list(_FITS_SILENCE)}},
+    "then": {
+        "properties": {
+            name: _NOTHING.get(name, {"type": "null"}) for name in MESSAGE_FIELDS if name not in _FITS_SILENCE
+        }
+    },
     "allOf": [
-        {"if": {"required": [name]}, "then": {"anyOf": [{"required": [other]} for other in needed]}}
-        for name, needed in _NEEDS.items()
+        {"if": _has(name, used), "then": {"anyOf": [_has(other, {"type": "string"}) for other in needed]}}
+        for name, (used, needed) in _NEEDS.items()
     ],
 }
 

@@ -31,7 +31,7 @@ from .batcher import Outcome
 from .desk import AtDesk, Desk
 from .names import APP_PARAMETER, ScopeName, TargetName, User
 from .pointer import locate
-from .problem import Fault, Problem, invalid, not_found
+from .problem import KINDS, Fault, Problem, invalid, not_found
 from .publication import Draft, Given, Publication, read
 
 router = APIRouter(tags=["events"], route_class=GuardedRoute, dependencies=[APP_PARAMETER])
@@ -43,6 +43,7 @@ IdempotencyKey = Annotated[
         description="The event's id, if the body has none: repeating is safe with the same.",
         min_length=1,
         max_length=250,
+        pattern=event_schema.LINE,
     ),
 ]
 Sender = Annotated[
@@ -315,7 +316,16 @@ def _several(settled: Sequence[TakenIn | Refusal]) -> Response:
             more={"results": results},
         )
     faults = [fault for one in refused for fault in one.problem.faults]
-    raise Problem("invalid", f"all {len(refused):,} events are refused", faults, more={"results": results})
+    # What may succeed later decides before what is merely in the way: repeating the whole is safe.
+    kind = "invalid" if "invalid" in kinds else max(sorted(kinds), key=lambda name: KINDS[name].helps)
+    waits = [one.problem.retry_after_seconds or 0 for one in refused if one.problem.kind == kind]
+    raise Problem(
+        kind,
+        f"all {len(refused):,} events are refused",
+        faults,
+        retry_after_seconds=max(waits) or None,
+        more={"results": results},
+    )
 
 
 def _taken(answer: TakenIn) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from registry.keys import Role
 
 from .access import Admitted, GuardedRoute, allow
 from .desk import AtDesk
-from .names import APP_PARAMETER, After, Limit
+from .names import APP_PARAMETER, AfterFeedback, Limit
 from .shape import Answer, bad_cursor
 
 router = APIRouter(tags=["feedback"], route_class=GuardedRoute, dependencies=[APP_PARAMETER])
@@ -43,7 +43,9 @@ class FeedbackPage(Answer):
 
 @router.get("/v1/feedback", summary="Read what happened to tokens")
 @allow(Role.REGISTER)
-async def read(desk: AtDesk, caller: Admitted, *, after: After = None, limit: Limit = 100) -> FeedbackPage:
+async def read(
+    desk: AtDesk, caller: Admitted, *, after: AfterFeedback = None, limit: Limit = 100
+) -> FeedbackPage:
     """Read the app's feedback after a place. Keep `next`: with it nothing is missed and nothing comes twice."""
     try:
         cursor = BEGINNING if after is None else Cursor.parse(after)

@@ -16,7 +16,7 @@ from registry.keys import Key, Role
 from .access import Admitted, Caller, GuardedRoute, Of, allow
 from .desk import AtDesk
 from .names import APP_PARAMETER, Word
-from .shape import Answer, Body
+from .shape import WHOLE, Answer, Body
 
 router = APIRouter(tags=["keys"], route_class=GuardedRoute, dependencies=[APP_PARAMETER])
 
@@ -36,7 +36,7 @@ class KeyBody(Body):
 class RotationBody(Body):
     """How long the old secret stays good: until it is revoked, if left out."""
 
-    grace_seconds: Annotated[int | None, Field(ge=0, le=_LONGEST_GRACE_SECONDS)] = None
+    grace_seconds: Annotated[int | None, Field(ge=0, le=_LONGEST_GRACE_SECONDS), WHOLE] = None
 
 
 class KeyAnswer(Answer):

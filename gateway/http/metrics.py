@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from starlette.types import Scope
 
 from registry import apps, channels, doctor, overview
 from registry.channels import Channel, Circuit
 from registry.database import Connection
 from registry.errors import RegistryError
+from registry.ledger import FinalOutcome
 
 from .crew import Crew
 from .guard import route_of
@@ -29,6 +30,7 @@ class _Sample:
     app_names: dict[int, str]
     channels: list[Channel]
     backlogs: list[overview.Backlog]
+    outcomes: dict[int, dict[FinalOutcome, int]]
     condition: doctor.Condition
 
 
@@ -84,6 +86,7 @@ def _look(connection: Connection) -> _Sample:
         app_names={app.id: app.name for app in apps.list_all(connection)},
         channels=channels.list_all(connection),
         backlogs=overview.backlogs(connection),
+        outcomes=overview.outcomes(connection),
         condition=doctor.examine(connection),
     )
 
@@ -94,6 +97,7 @@ def _up(value: int) -> Metric:
 
 def _families(sample: _Sample) -> Iterator[Metric]:
     yield from _of_channels(sample)
+    yield _of_outcomes(sample)
     yield from _of_backlogs(sample)
     workers = sample.condition.workers
     yield GaugeMetricFamily("pushfan_workers", "Workers heard of in the last 30 seconds.", len(workers))
@@ -125,6 +129,19 @@ def _of_channels(sample: _Sample) -> Iterator[Metric]:
         accepted.add_metric(labels, channel.accepted)
         doubted.add_metric(labels, channel.doubted)
     yield from (circuit, accepted, doubted)
+
+
+def _of_outcomes(sample: _Sample) -> Metric:
+    ended = CounterMetricFamily(
+        "pushfan_deliveries_ended",
+        "Deliveries that ended, by outcome, since the channel was made.",
+        labels=("app", "channel", "provider", "outcome"),
+    )
+    for channel in sample.channels:
+        app = sample.app_names.get(channel.app_id, "")
+        for outcome, number in sample.outcomes.get(channel.id, {}).items():
+            ended.add_metric((app, channel.name, channel.provider.value, outcome.value), number)
+    return ended
 
 
 def _of_backlogs(sample: _Sample) -> Iterator[Metric]:

@@ -15,7 +15,14 @@ from registry.subscriptions import Scope
 
 _WORD: Final = "^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 # No control characters, and not blank.
-_TEXT: Final = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+TEXT: Final = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+_SCOPE: Final = r"app|(group|user|thing):[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]{0,254}"
+_AFTER: Final = "`next` of the page before."
+
+
+def _after(form: str) -> Any:
+    """Describe a cursor. Routes read it themselves, and say in their own words what is wrong."""
+    return Query(max_length=1000, description=_AFTER, json_schema_extra={"pattern": form})
 
 
 def _decode(value: str) -> str:
@@ -49,9 +56,7 @@ _DECODED: Final = BeforeValidator(_decode, json_schema_input_type=str)
 
 User = Annotated[
     str,
-    Path(
-        description="The user's id.", json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": _TEXT}
-    ),
+    Path(description="The user's id.", json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": TEXT}),
     _DECODED,
     _follows(USER),
 ]
@@ -59,15 +64,24 @@ Key = Annotated[
     str,
     Path(
         description="Stable for one install of the app, across token changes.",
-        json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": _TEXT},
+        json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": TEXT},
     ),
     _DECODED,
     _follows(DEVICE_KEY),
 ]
+PseudoUser = Annotated[
+    str,
+    Path(
+        description="The pseudo user's id.",
+        json_schema_extra={"maxLength": 255, "pattern": r"^pseudo:[^\x00-\x1f\x7f-\x9f]*$"},
+    ),
+    _DECODED,
+    _follows(USER),
+]
 GroupId = Annotated[
     str,
     Path(
-        description="The group's id.", json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": _TEXT}
+        description="The group's id.", json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": TEXT}
     ),
     _DECODED,
     _follows(USER),
@@ -76,7 +90,7 @@ ScopeName = Annotated[
     str,
     Path(
         description="Whose it is: app, group:<id>, user:<id> or thing:<id>.",
-        json_schema_extra={"pattern": "^(app|(group|user|thing):[A-Za-z0-9_.-]{1,200})$"},
+        json_schema_extra={"pattern": f"^({_SCOPE})$"},
     ),
     _DECODED,
     AfterValidator(_parse_scope),
@@ -97,13 +111,16 @@ Notification = Annotated[
     str,
     Path(
         description="The notification's id, or the id of its event.",
-        json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": _TEXT},
+        json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": TEXT},
     ),
     _DECODED,
     _follows(USER),
 ]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
-After = Annotated[str | None, Query(max_length=1000, description="`next` of the page before.")]
+After = Annotated[str | None, Query(max_length=1000, description=_AFTER)]
+AfterNumber = Annotated[str | None, _after("^[0-9]{1,19}$")]
+AfterTarget = Annotated[str | None, _after(f"^({_SCOPE})/[A-Za-z0-9_.:-]{{1,64}}$")]
+AfterFeedback = Annotated[str | None, _after("^[0-7]?[0-9a-f]{1,15}-[0-7]?[0-9a-f]{1,15}$")]
 
 
 async def _document_app(

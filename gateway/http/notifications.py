@@ -14,7 +14,7 @@ from registry.notifications import Notification, Progress, Trace
 
 from .access import Admitted, Caller, GuardedRoute, allow
 from .desk import AtDesk
-from .names import APP_PARAMETER, After, Limit
+from .names import APP_PARAMETER, AfterNumber, Limit
 from .names import Notification as Name
 from .problem import Problem
 from .shape import Answer, NotificationId, next_of, number_of
@@ -96,7 +96,7 @@ async def list_all(
     caller: Admitted,
     *,
     unfinished: Annotated[bool, Query(description="Only those that go on.")] = False,
-    after: After = None,
+    after: AfterNumber = None,
     limit: Limit = 100,
 ) -> NotificationPage:
     """List the app's notifications, the newest first."""
@@ -135,7 +135,7 @@ async def deliveries(
     notification: Name,
     user: Annotated[str | None, Query(max_length=255, description="Only to this user's devices.")] = None,
     state: Annotated[DeliveryState | None, Query(description="Only those in this state.")] = None,
-    after: After = None,
+    after: AfterNumber = None,
     limit: Limit = 100,
 ) -> DeliveryPage:
     """Tell what became of each delivery, device by device. All are read at one moment."""

@@ -6,9 +6,9 @@ password of `Authorization: Basic` (Amazon SNS sends what stands in the URL), an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
 import structlog
 from fastapi import APIRouter, Query
@@ -18,6 +18,7 @@ from starlette.responses import Response
 from events import InvalidEvent, encode, objects
 from registry.keys import Role
 
+from . import object_store_schema
 from .access import Admitted, GuardedRoute, allow
 from .desk import AtDesk
 from .event_schema import ANSWERS
@@ -30,20 +31,15 @@ from .publication import Draft, Publication, parse
 log = structlog.get_logger()
 router = APIRouter(tags=["events"], route_class=GuardedRoute, dependencies=[APP_PARAMETER])
 
-_REQUEST: Final = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"type": "object", "title": "Notification of a store"}}},
-    }
-}
-_AMAZON: Final = ".amazonaws.com"
+# Of SNS itself: below amazonaws.com anybody may have a bucket, and an operator is to open this.
+_CONFIRMATION: Final = re.compile(r"https://sns\.[a-z0-9-]+\.amazonaws\.com(\.cn)?/[!-~]{1,2000}")
 
 
 @router.post(
     "/v1/object-stores",
     status_code=202,
     summary="Take in what an object store tells",
-    openapi_extra=_REQUEST,
+    openapi_extra=object_store_schema.REQUEST,
     responses=ANSWERS,
 )
 @allow(Role.PUBLISH, admits_stores=True)
@@ -61,7 +57,7 @@ async def tell(
     Repeated notifications give the same event ids. What changes no object is answered 202 with no results.
     """
     document = parse(await request.body())
-    if _is_confirmation(document):
+    if _is_about_a_subscription(document):
         return await settle(desk, caller, Publication(drafts=[], is_single=False))
     try:
         writes = objects.decode(document, app=caller.tenant.name)
@@ -78,12 +74,15 @@ async def tell(
     return await settle(desk, caller, Publication(drafts=drafts, is_single=False))
 
 
-def _is_confirmation(document: Any) -> bool:
-    """Tell whether Amazon SNS asks to confirm a subscription: an operator does, who finds the address in the log."""
-    if not isinstance(document, Mapping) or document.get("Type") != "SubscriptionConfirmation":
+def _is_about_a_subscription(document: Any) -> bool:
+    """Tell whether Amazon SNS speaks of a subscription: an operator confirms it, who finds the address in the log."""
+    kind = document.get("Type") if isinstance(document, Mapping) else None
+    if kind not in ("SubscriptionConfirmation", "UnsubscribeConfirmation"):
         return False
     url = document.get("SubscribeURL")
-    host = urlsplit(url).hostname if isinstance(url, str) and url.isascii() and len(url) < 2048 else None
-    if host is not None and host.endswith(_AMAZON):
-        log.warning("sns_subscription_waits", url=url, follows="open the address to confirm it")
+    if isinstance(url, str) and _CONFIRMATION.fullmatch(url):
+        if kind == "SubscriptionConfirmation":
+            log.warning("sns_subscription_waits", url=url, follows="open the address to confirm it")
+        else:
+            log.warning("sns_subscription_ended", url=url, follows="open the address to have it again")
     return True

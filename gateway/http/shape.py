@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, WithJsonSchema
 
 from .problem import Fault, invalid
 
@@ -14,6 +14,14 @@ NotificationId = Annotated[
     str, WithJsonSchema({"type": "string", "description": "As text: it exceeds what JSON's numbers hold."})
 ]
 _LONGEST_CURSOR: Final = 2**63 - 1
+
+
+def _whole(value: object) -> object:
+    """Read 60.0 as 60: to JSON they are the same."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE: Final = BeforeValidator(_whole)
 
 
 class Body(BaseModel):
@@ -32,9 +40,9 @@ def number_of(cursor: str | None, *, parameter: str = "after") -> int:
     """Read a cursor that is a number; 0 for none. Raises `Problem`."""
     if cursor is None:
         return 0
-    if not (cursor.isascii() and cursor.isdecimal()) or len(cursor) > 19 or int(cursor) > _LONGEST_CURSOR:
+    if not (cursor.isascii() and cursor.isdecimal()) or len(cursor) > 19:
         raise bad_cursor(parameter)
-    return int(cursor)
+    return min(int(cursor), _LONGEST_CURSOR)
 
 
 def bad_cursor(parameter: str = "after") -> Exception:

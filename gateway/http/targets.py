@@ -19,7 +19,7 @@ from registry.subscriptions import Rules, Scope, Target, TargetCount, TargetKind
 
 from .access import Admitted, Caller, GuardedRoute, allow
 from .desk import AtDesk
-from .names import APP_PARAMETER, After, Limit, ScopeName, TargetName, User
+from .names import APP_PARAMETER, After, AfterTarget, Limit, ScopeName, TargetName, User
 from .problem import Problem, not_found
 from .shape import Answer, Body, bad_cursor, next_of
 
@@ -86,7 +86,7 @@ Kind = Annotated[TargetKind, Depends(_kind_of)]
 
 @allow(Role.REGISTER)
 async def list_all(
-    desk: AtDesk, caller: Admitted, *, kind: Kind, after: After = None, limit: Limit = 100
+    desk: AtDesk, caller: Admitted, *, kind: Kind, after: AfterTarget = None, limit: Limit = 100
 ) -> TargetPage:
     """List the app's targets of this kind, by scope and name."""
     last = None if after is None else _parse(after, kind)

@@ -16,8 +16,8 @@ from registry.subscriptions import Subscription
 
 from .access import Admitted, GuardedRoute, allow
 from .desk import AtDesk
-from .names import APP_PARAMETER, User
-from .shape import Answer, Body
+from .names import APP_PARAMETER, TEXT, PseudoUser, User
+from .shape import WHOLE, Answer, Body
 from .user_token import LONGEST, USUAL
 
 router = APIRouter(tags=["users"], route_class=GuardedRoute, dependencies=[APP_PARAMETER])
@@ -26,7 +26,9 @@ router = APIRouter(tags=["users"], route_class=GuardedRoute, dependencies=[APP_P
 class TokenBody(Body):
     """How long the token shall be good."""
 
-    ttl_seconds: Annotated[int, Field(ge=1, le=int(LONGEST.total_seconds()))] = int(USUAL.total_seconds())
+    ttl_seconds: Annotated[int, Field(ge=1, le=int(LONGEST.total_seconds())), WHOLE] = int(
+        USUAL.total_seconds()
+    )
 
 
 class TokenAnswer(Answer):
@@ -45,7 +47,15 @@ class PseudoUserAnswer(TokenAnswer):
 class PromotionBody(Body):
     """Who the pseudo user is."""
 
-    user: Annotated[str, Field(min_length=1, max_length=255, description="The user's own id.")]
+    user: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=255,
+            description="The user's own id.",
+            json_schema_extra={"pattern": TEXT, "not": {"pattern": f"^{pseudo.PREFIX}"}},
+        ),
+    ]
 
 
 class PromotionAnswer(Answer):
@@ -108,7 +118,9 @@ async def make_pseudo_user(desk: AtDesk, caller: Admitted, *, body: TokenBody) -
 
 @router.post("/v1/users/{user}/promotion", summary="Promote a pseudo user")
 @allow(Role.REGISTER)
-async def promote(desk: AtDesk, caller: Admitted, *, user: User, body: PromotionBody) -> PromotionAnswer:
+async def promote(
+    desk: AtDesk, caller: Admitted, *, user: PseudoUser, body: PromotionBody
+) -> PromotionAnswer:
     """Make a pseudo user the user that has logged in: devices, subscriptions and memberships move at once.
 
     What is on its way to its devices arrives. Afterwards nothing is registered for the pseudo id any more (409). Busy

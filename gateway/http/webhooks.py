@@ -15,23 +15,30 @@ from registry.database import Connection
 from registry.keys import Role
 from registry.webhooks import State, Webhook
 from workers.credentials import CredentialError
+from workers.posting import NotAllowed
 
 from .access import Admitted, GuardedRoute, allow
 from .desk import AtDesk, Desk
 from .names import APP_PARAMETER, Word
 from .problem import Fault, Problem, invalid
-from .shape import Answer, Body
+from .shape import WHOLE, Answer, Body
 
 router = APIRouter(tags=["webhooks"], route_class=GuardedRoute, dependencies=[APP_PARAMETER])
 
 TopicName = Literal["feedback", "finished"]
 _LONGEST_GRACE_SECONDS = 30 * 86_400
+# A name or an address, perhaps a port up to 65535; no user, no fragment.
+_HOST = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[([0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}\]|\[::([0-9A-Fa-f]{1,4})?\]"
+_PORT = "6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[0-5]?[0-9]{1,4}"
+_URL = rf"^https?://({_HOST})(:({_PORT}))?([/?][!\x22$-\[\]-~]*)?$"
 
 
 class WebhookBody(Body):
     """Where to tell, and of what."""
 
-    url: Annotated[str, Field(pattern="^https?://[!-~]+$", max_length=2048)]
+    url: Annotated[
+        str, Field(pattern="^https?://[!-~]+$", max_length=2048, json_schema_extra={"pattern": _URL})
+    ]
     events: Annotated[list[TopicName], Field(min_length=1, max_length=2)] = ["feedback", "finished"]  # noqa: RUF012
     state: Literal["active", "disabled"] = "active"
 
@@ -39,7 +46,7 @@ class WebhookBody(Body):
 class SecretBody(Body):
     """How long the secret before signs too."""
 
-    grace_seconds: Annotated[int, Field(ge=0, le=_LONGEST_GRACE_SECONDS)] = 86_400
+    grace_seconds: Annotated[int, Field(ge=0, le=_LONGEST_GRACE_SECONDS), WHOLE] = 86_400
 
 
 class WebhookAnswer(Answer):
@@ -103,8 +110,11 @@ async def put(
     """
     try:
         desk.poster.check(body.url)
+    except NotAllowed as error:
+        fault = Fault(pointer="/url", code="forbidden", detail=str(error))
+        raise Problem("forbidden", "this address is not one that webhooks may have here", [fault]) from error
     except ValueError as error:
-        raise invalid([Fault(pointer="/url", code="forbidden", detail=str(error))]) from error
+        raise invalid([Fault(pointer="/url", code="format", detail=str(error))]) from error
 
     def work(connection: Connection) -> tuple[Webhook, bool]:
         return webhooks.put(

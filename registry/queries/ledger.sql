@@ -242,12 +242,21 @@ FROM flushed
 SELECT k.fence = %(fence)s AS is_owner, k.result = %(result)s AS is_recorded
 FROM pushfan.chunk k WHERE k.id = %(chunk_id)s
 
--- name: count_health
--- Answers of a channel since its credentials last changed: may its suspects be believed dead?
+-- name: count_ended
+-- What a chunk that is done adds to its channel: how its deliveries ended, and the answers since the credentials last
+-- changed, by which suspects are believed dead or not. Those count nothing that was gathered under other credentials.
 -- Counted once: not when the chunk is no longer ours or these answers are already recorded.
-UPDATE pushfan.channel c SET accepted = c.accepted + %(accepted)s, doubted = c.doubted + %(doubted)s
--- Nor when they were gathered under other credentials than the present ones.
-WHERE c.id = %(channel_id)s AND c.circuit_generation = %(generation)s AND EXISTS (
+UPDATE pushfan.channel c
+SET accepted = c.accepted + CASE WHEN c.circuit_generation = %(generation)s THEN %(accepted)s ELSE 0 END,
+    doubted = c.doubted + CASE WHEN c.circuit_generation = %(generation)s THEN %(doubted)s ELSE 0 END,
+    -- Spelled out: a subquery would cost as much as all the rest.
+    outcomes = ARRAY[
+        c.outcomes[1] + (%(outcomes)s::text::bigint[])[1], c.outcomes[2] + (%(outcomes)s::text::bigint[])[2],
+        c.outcomes[3] + (%(outcomes)s::text::bigint[])[3], c.outcomes[4] + (%(outcomes)s::text::bigint[])[4],
+        c.outcomes[5] + (%(outcomes)s::text::bigint[])[5], c.outcomes[6] + (%(outcomes)s::text::bigint[])[6],
+        c.outcomes[7] + (%(outcomes)s::text::bigint[])[7], c.outcomes[8] + (%(outcomes)s::text::bigint[])[8]
+    ]
+WHERE c.id = %(channel_id)s AND EXISTS (
     SELECT FROM pushfan.chunk k WHERE k.id = %(chunk_id)s AND k.fence = %(fence)s AND k.result <> %(result)s)
 
 -- name: finish

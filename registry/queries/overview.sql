@@ -16,6 +16,10 @@ WHERE k.published_at IS NOT NULL AND k.ready_at > clock_timestamp()
   AND (k.lease_until IS NULL OR k.lease_until < clock_timestamp())
 ORDER BY k.id
 
+-- name: outcomes
+-- How the deliveries of each channel ended, since it was made: counted when a chunk is done.
+SELECT c.id AS channel_id, c.outcomes FROM pushfan.channel c ORDER BY c.id
+
 -- name: backlog
 -- For each channel and lane: open positions, those of them under a lease, and deliveries that wait for another try.
 -- A vector's length is read from its header, without fetching it. Retries are counted up to a limit for a channel:

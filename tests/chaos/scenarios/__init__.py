@@ -7,7 +7,7 @@ from random import Random
 
 from tests.chaos.scenario import Scenario
 
-from . import broker, database, kills, messages, providers, rabbit
+from . import broker, database, kills, messages, providers, rabbit, webhooks
 
 _ALL: tuple[type[Scenario], ...] = (
     broker.BrokerConnectionsCut,
@@ -62,6 +62,7 @@ _ALL: tuple[type[Scenario], ...] = (
     rabbit.RabbitPurged,
     rabbit.RabbitRestarted,
     rabbit.RabbitUnreachable,
+    webhooks.WebhookReceivers,
 )
 ALL: Mapping[str, type[Scenario]] = {one.name: one for one in _ALL}
 

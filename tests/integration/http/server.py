@@ -21,11 +21,12 @@ _SECONDS = 60
 class Server:
     """One `pushfan api`, on one port for as long as the test wants."""
 
-    def __init__(self, database_url: str, home: Path) -> None:
+    def __init__(self, database_url: str, home: Path, **more: str) -> None:
+        """`more` are settings, as the environment names them."""
         self.port = find_free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         ours = {name: value for name, value in os.environ.items() if not name.startswith("PUSHFAN_")}
-        named = {"PUSHFAN_DATABASE_URL": database_url, "PUSHFAN_HOME": str(home)}
+        named = {"PUSHFAN_DATABASE_URL": database_url, "PUSHFAN_HOME": str(home), **more}
         self._environ = python_environment(ours | named)
         self._log = home / "api.log"
         self._process: subprocess.Popen[bytes] | None = None

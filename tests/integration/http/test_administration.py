@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 from tests.integration.http.house import House
 
 
@@ -53,6 +55,15 @@ def test_channels_are_read_paused_and_resumed_by_the_apps_admin(house: House) ->
     assert house.delete("/v1/channels/china?app=shop", by="operator").status_code == 204
 
 
+def test_app_that_was_removed_a_moment_ago_is_not_there(house: House) -> None:
+    """Its keys are remembered for some seconds; what they ask for is not a defect."""
+    assert house.get("/v1/groups").status_code == 200
+    assert house.delete("/v1/apps/shop", by="operator").status_code == 204
+    for path in ("/v1/groups/g", "/v1/groups/g/members/u7", "/v1/topics/app/news"):
+        body: dict[str, Any] = {"json": {}} if "topics" in path else {}
+        assert house.put(path, **body).status_code == 404, path
+
+
 def test_metrics_tell_nothing_of_users(house: House) -> None:
     """Routes by their template, circuits, backlog and workers; never a user or a token."""
     house.put("/v1/users/somebody/devices/phone", json={"channel": "android", "token": "token-1"})
@@ -63,6 +74,27 @@ def test_metrics_tell_nothing_of_users(house: House) -> None:
     assert 'pushfan_channel_circuit{app="shop",channel="android",provider="fcm",state="closed"} 1.0' in text
     assert "somebody" not in text
     assert "token-1" not in text
+
+
+def test_metrics_tell_outcomes_of_each_channel_and_provider(house: House) -> None:
+    """As the ledger counted them; every outcome has its figure from the start."""
+    ended = "pushfan_deliveries_ended_total{{app={!r},channel={!r},outcome={!r},provider={!r}}} {}"
+    lines = house.get("/metrics", by=None).text.splitlines()
+    told = [line for line in lines if line.startswith("pushfan_deliveries_ended_total{")]
+    assert len(told) == 4 * 8
+    assert all(line.endswith(" 0.0") for line in told)
+    house.rows(
+        "UPDATE pushfan.channel SET outcomes = '{5,4,0,0,0,0,0,1}' WHERE name = 'ios' AND app_id = %s RETURNING id",
+        house.apps["shop"].id,
+    )
+    text = house.get("/metrics", by=None).text
+    for outcome, number in (
+        ("accepted", "5.0"),
+        ("unregistered", "4.0"),
+        ("dead", "1.0"),
+        ("expired", "0.0"),
+    ):
+        assert ended.format("shop", "ios", outcome, "apns", number).replace("'", '"') in text
 
 
 def test_docs_load_nothing_from_elsewhere(house: House) -> None:

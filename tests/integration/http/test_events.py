@@ -111,6 +111,17 @@ def test_list_of_bad_events_is_a_problem_that_lists_all(house: House) -> None:
     assert answer.json()["retry"] is False
 
 
+def test_list_that_is_refused_for_several_reasons_is_invalid_only_if_one_is(house: House) -> None:
+    """Without a fault in any form, what was in the way is said."""
+    house.post("/v1/events", json={**U7, "id": "taken"})
+    clash, strange = {**U7, "id": "taken", "message": {"title": "Other"}}, {**U7, "app": "other"}
+    answer = house.post("/v1/events", json={"events": [strange, clash]})
+    assert (answer.status_code, kind_of(answer)) == (409, "id-conflict")
+    assert [one["problem"]["status"] for one in answer.json()["results"]] == [404, 409]
+    answer = house.post("/v1/events", json={"events": [strange, clash, {**U7, "users": []}]})
+    assert (answer.status_code, kind_of(answer)) == (422, "invalid")
+
+
 def test_all_faults_of_an_event_are_listed_by_pointer(house: House) -> None:
     """Keys with dots and slashes are found where they stand."""
     message = {"title": 1, "data": {"a.b/c": 5, "pushfan": "x"}, "sounds": "x"}

@@ -92,6 +92,22 @@ def test_writes_are_told_in_the_name_of_whom_the_bucket_lets(house: House) -> No
     assert house.post(f"{path}/writes?sender=%00", json=write).status_code == 403
 
 
+def test_calls_that_ask_no_rule_refuse_a_sender(house: House) -> None:
+    """A list that somebody believes to be judged by its targets' rules is not taken in without."""
+    event = {"kind": "topic", "topic": "news", "message": HELLO}
+    for path, body in (
+        ("/v1/events", event),
+        ("/v1/events", {"events": [event]}),
+        ("/v1/users/u7/messages", {"message": HELLO}),
+        ("/v1/object-stores", {"Event": "s3:TestEvent"}),
+    ):
+        refused = house.post(f"{path}?sender=u8", json=body)
+        assert refused.status_code == 422, path
+        assert [one["parameter"] for one in refused.json()["errors"]] == ["sender"]
+    assert house.post("/v1/events", json={**event, "sender": "u8"}).status_code == 422
+    assert house.notifications() == []
+
+
 def test_thing_receives_like_a_user(house: House) -> None:
     """It installs with a token of its own, subscribes to its own topic, and gets direct pushes."""
     token = house.post("/v1/users/thing:lamp/tokens", json={}).json()["token"]

@@ -95,6 +95,31 @@ def test_sns_sends_text_and_asks_for_a_confirmation_that_nobody_gives_by_itself(
         assert house.post(path, content="{}", headers=headers).status_code == 415
 
 
+@pytest.mark.parametrize("kind", ["SubscriptionConfirmation", "UnsubscribeConfirmation"])
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&Token=x", "sns_subscription"),
+        ("https://sns.cn-north-1.amazonaws.com.cn/?Token=x", "sns_subscription"),
+        ("http://sns.eu-west-1.amazonaws.com/?Token=x", ""),
+        ("https://evil.s3.amazonaws.com/?Token=x", ""),
+        ("https://sns.eu-west-1.amazonaws.com.evil.example/?Token=x", ""),
+        ("https://sns.eu-west-1.amazonaws.com@evil.example/?Token=x", ""),
+        ("https://[", ""),
+        (7, ""),
+        (None, ""),
+    ],
+)
+def test_operator_is_told_to_open_addresses_of_sns_alone(
+    house: House, capsys: pytest.CaptureFixture[str], kind: str, url: object, told: str
+) -> None:
+    """The address comes from whoever has the key, and somebody will open it."""
+    answer = house.post(PATH, json={"Type": kind, "SubscribeURL": url})
+    assert (answer.status_code, answer.json()) == (202, {"results": []})
+    said = "".join(capsys.readouterr())
+    assert ("sns_subscription" in said) == bool(told)
+
+
 def test_what_changes_no_object_is_answered_and_what_is_unknown_refused(house: House) -> None:
     """A store's test event is no fault; a wrong form is, at its place."""
     assert house.post(PATH, json={"Event": "s3:TestEvent"}).json() == {"results": []}

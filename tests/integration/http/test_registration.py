@@ -38,10 +38,31 @@ def test_faults_of_an_installation_are_all_listed(house: House) -> None:
     """The shape by FastAPI, the channel and its provider's form by the registry."""
     wrong = {"channel": 1, "token": "a b", "locale": "!", "more": 1}
     assert set(pointers(house.put(PHONE, json=wrong))) == {"/channel", "/token", "/locale", "/more"}
-    assert pointers(house.put(PHONE, json={**ANDROID, "channel": "none"})) == ["/channel"]
+    nowhere = house.put(PHONE, json={**ANDROID, "channel": "none"})
+    assert nowhere.status_code == 404
+    assert [one["pointer"] for one in nowhere.json()["errors"]] == ["/channel"]
     assert pointers(house.put(PHONE, json={**ANDROID, "channel": "ios"})) == ["/token"]
     assert pointers(house.put("/v1/users/%20/devices/x", json=ANDROID)) == ["user"]
     assert pointers(house.put("/v1/users/%FF/devices/x", json=ANDROID)) == ["user"]
+
+
+def test_call_that_is_not_there_names_those_that_are(house: House) -> None:
+    """`Allow` tells all calls of a path, whichever routes they have."""
+    refused = house.call("PATCH", PHONE)
+    assert (refused.status_code, refused.headers["allow"]) == (405, "DELETE, GET, PUT")
+    assert house.post("/healthz").headers["allow"] == "GET"
+
+
+def test_number_may_be_written_as_a_float(house: House) -> None:
+    """To JSON 60.0 is 60."""
+    assert house.post("/v1/users/u7/tokens", json={"ttl_seconds": 60.0}).status_code == 201
+    assert pointers(house.post("/v1/users/u7/tokens", json={"ttl_seconds": 60.5})) == ["/ttl_seconds"]
+
+
+def test_place_beyond_the_end_is_the_end(house: House) -> None:
+    """A number that no id can have is after all of them; what is no number is refused."""
+    assert house.get(f"/v1/notifications?after={'9' * 19}").json() == {"notifications": [], "next": None}
+    assert house.get(f"/v1/notifications?after={'9' * 20}").status_code == 422
 
 
 @pytest.mark.parametrize("kind", ["topics", "buckets"])

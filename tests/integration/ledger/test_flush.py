@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from events import DirectPush
-from registry import ledger
+from registry import ledger, overview
 from registry.ledger import FinalOutcome
 from tests.integration.ledger.scene import HELLO, LEASE, Scene, final, news, wait
 
@@ -38,16 +38,34 @@ def test_finish_repeated_after_a_lost_reply_counts_once(scene: Scene) -> None:
     scene.assert_conserved()
 
 
-def test_health_is_counted_once(scene: Scene) -> None:
-    """A repeated flush must not make a channel look healthier than it is."""
+def test_end_of_a_chunk_is_counted_once(scene: Scene) -> None:
+    """A repeated flush must not make a channel look healthier, or busier, than it is."""
     scene.broadcast(2)
     claim = scene.claimed(scene.chunk_ids()[0])
     finals = [final(claim, 0), final(claim, 1)]
     for _ in range(2):
-        ledger.count_health(scene.connection, claim, accepted=2, doubted=1)
+        ledger.count_ended(scene.connection, claim, accepted=2, doubted=1)
         ledger.flush(scene.connection, claim, finals, [], lease=LEASE)
-    row = scene.run("SELECT accepted, doubted FROM pushfan.channel")
-    assert row == [{"accepted": 2, "doubted": 1}]
+    row = scene.run("SELECT accepted, doubted, outcomes FROM pushfan.channel")
+    assert row == [{"accepted": 2, "doubted": 1, "outcomes": [2, 0, 0, 0, 0, 0, 0, 0]}]
+
+
+def test_every_end_counts_for_the_channel_whose_credentials_changed_meanwhile(scene: Scene) -> None:
+    """Health is about the present credentials; outcomes are about deliveries. Who waits has not ended."""
+    notification_id = scene.broadcast(4)
+    claim = scene.claimed(scene.chunk_ids()[0])
+    scene.run("UPDATE pushfan.channel SET circuit_generation = circuit_generation + 1 RETURNING id")
+    ends = (FinalOutcome.ACCEPTED, FinalOutcome.DEAD, FinalOutcome.EXPIRED)
+    finals = [final(claim, position, outcome) for position, outcome in enumerate(ends)]
+    waits = [wait(claim, 3)]
+    ledger.count_ended(scene.connection, claim, accepted=1, doubted=0)
+    ledger.flush(scene.connection, claim, finals, waits, lease=LEASE)
+    ledger.finish(scene.connection, claim)
+    (row,) = scene.run("SELECT id, accepted FROM pushfan.channel")
+    counted = overview.outcomes(scene.connection)[row["id"]]
+    assert row["accepted"] == 0
+    assert counted == scene.find(notification_id).outcomes
+    assert {outcome for outcome, number in counted.items() if number} == set(ends)
 
 
 def test_waiting_delivery_leaves_its_neighbours_untouched(scene: Scene) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from registry import channels, ledger, notifications
+from registry import channels, ledger, notifications, overview
 from registry.channels import Channel
 from registry.database import Database
 from registry.notifications import Notification
@@ -58,12 +58,23 @@ class Floor:
         )
 
     def deliver(self, chunk_id: int, *, tools: Tools | None = None) -> Counter[str] | None:
-        """Work on one chunk."""
-        return deliver(
-            self.tools() if tools is None else tools,
-            chunk_id=chunk_id,
-            channel_id=self.scene.channel_of(chunk_id),
-        )
+        """Work on one chunk. Whatever becomes of it, channels and notifications count the same ends."""
+        try:
+            return deliver(
+                self.tools() if tools is None else tools,
+                chunk_id=chunk_id,
+                channel_id=self.scene.channel_of(chunk_id),
+            )
+        finally:
+            self._assert_outcomes_agree()
+
+    def _assert_outcomes_agree(self) -> None:
+        by_channel: Counter[str] = Counter()
+        for ended in overview.outcomes(self.scene.connection).values():
+            by_channel.update({outcome.value: number for outcome, number in ended.items()})
+        sums = ", ".join(f"sum({outcome}) AS {outcome}" for outcome in ledger.FinalOutcome)
+        (by_notification,) = self.scene.run(f"SELECT {sums} FROM pushfan.notification")
+        assert +by_channel == {name: number for name, number in by_notification.items() if number}
 
     def deliver_all(self) -> Counter[str]:
         """Work on every chunk that there is. Gives what became of their positions."""

@@ -1,6 +1,7 @@
 """The JSON form of events: a public contract, pinned by literals and by properties."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from events import (
     BucketWrite,
     Change,
     DirectPush,
+    Environment,
     Event,
     InterruptionLevel,
     InvalidEvent,
@@ -27,6 +29,8 @@ from events import (
 )
 from events.wire import canonical
 
+# `make cases` looks harder.
+EXAMPLES = int(os.environ.get("PUSHFAN_TEST_WIRE_EXAMPLES", "300"))
 # The examples of the design, as other languages write them.
 DIRECT: dict[str, Any] = {
     "version": 1, "kind": "direct", "app": "shop", "id": "order-812-shipped", "users": ["u7"],
@@ -109,6 +113,15 @@ def test_null_means_not_set() -> None:
         DIRECT | {"message": {"title": "Hi"}}
     )
     assert decode(BUCKET | {"message": None, "scope": None}) == decode(BUCKET)
+
+
+def test_whole_number_may_be_written_as_a_float() -> None:
+    """To JSON 60.0 and 60 are the same number; 60.5 is no whole one, however it is written."""
+    assert decode(DIRECT | {"ttl_seconds": 60.0, "message": {"title": "Hi", "badge": 2.0}}) == (
+        decode(DIRECT | {"ttl_seconds": 60, "message": {"title": "Hi", "badge": 2}})
+    )
+    for number in (60.5, float("inf"), float("nan"), 1e300):
+        assert len(problems_of(DIRECT | {"ttl_seconds": number})) == 1
 
 
 def test_null_in_a_section_is_kept() -> None:
@@ -254,7 +267,12 @@ MESSAGES = st.builds(Message, **_SHOWN, **_OPTIONS) | st.builds(Message, silent=
 
 
 def _events(kind: Callable[..., Event], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Event]:
-    common = {"app": _NAME, "id": _WORD, "lane": st.none() | st.sampled_from(Lane)}
+    common = {
+        "app": _NAME,
+        "id": _WORD,
+        "lane": st.none() | st.sampled_from(Lane),
+        "environment": st.none() | st.sampled_from(Environment),
+    }
     moments = st.datetimes(timezones=st.timezones() | st.just(UTC), allow_imaginary=False)
     inside = moments.filter(lambda moment: 1 < moment.year < 9999)
     return st.one_of(
@@ -278,7 +296,7 @@ EVENTS = st.one_of(
 
 
 @given(EVENTS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_every_event_survives_the_wire(event: Event) -> None:
     """Through real JSON text and back nothing changes, and what is equal has equal bytes and hashes."""
     revived = decode(json.loads(json.dumps(encode(event))))
@@ -300,7 +318,7 @@ _FIELDS = st.sampled_from([*DIRECT, *TOPIC, *BUCKET, "surplus"])
     st.dictionaries(_FIELDS, _ANY_JSON, max_size=3),
     st.dictionaries(st.sampled_from([*EVERY_FIELD, "silent", "surplus"]), _ANY_JSON, max_size=3),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_no_input_breaks_the_reader(
     wire: dict[str, Any], changes: dict[str, Any], message_changes: dict[str, Any]
 ) -> None:

@@ -32,6 +32,7 @@ from providers.outcome import (
     Unregistered,
 )
 from providers.provider import Batch, Split
+from providers.reach import Reach
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 CHANNEL = ChannelConfig(
@@ -62,6 +63,7 @@ class Desk:
         headers: Mapping[str, str],
         body: bytes = b"",
         ca_file: str | None = None,
+        reach: Reach | None = None,
     ) -> Response:
         self.questions.append((method, url, headers, body))
         if self.answer is not None:
