@@ -27,7 +27,11 @@ log = structlog.get_logger()
 
 _WAIT_SECONDS = 2.0
 # Two providers that hang leave one process for each core.
-_PROCESSES_OF_A_CORE = 3
+# A process waits for the database about half of its time, and one channel may hold a third of them: with six for each
+# core it can use the machine. Twelve are enough for that; beyond, memory and connections count for more.
+_MOST_OF_A_CORE = 6
+_ENOUGH_PROCESSES = 12
+_LEAST_OF_A_CORE = 3
 
 
 def run(
@@ -67,8 +71,9 @@ def run(
 
 
 def default_processes() -> int:
-    """Choose how many processes a worker has: three for each core, since a channel may hold a third of them."""
-    return _PROCESSES_OF_A_CORE * (os.cpu_count() or 1)
+    """Choose how many processes a worker has: six for each core up to twelve, but never less than three for each."""
+    cores = os.cpu_count() or 1
+    return max(_LEAST_OF_A_CORE * cores, min(_MOST_OF_A_CORE * cores, _ENOUGH_PROCESSES))
 
 
 def warn_of_broker(settings: Settings) -> None:

@@ -48,7 +48,7 @@ def up(*, persist: Path | None, simulate: bool) -> int:
 @click.option(
     "--processes",
     type=click.IntRange(1, 512),
-    help="How many; three for each CPU without it, since one channel may hold a third of them.",
+    help="How many. Without it six for each CPU up to twelve, at least three: a channel may hold a third.",
 )
 @click.option("--name", help="What Flower and `pushfan doctor` call it; its lanes without it.")
 @click.option(
