@@ -1,7 +1,7 @@
 """The fault engine: h2 on asyncio, for what only a server that has gone wrong does, and it alone is strict.
 
 RST_STREAM, GOAWAY with a reason, SETTINGS changes, blackholes, cut connections, bodies that stop halfway, one
-stream until the first good credentials, optional client certificates. Ten times the CPU of `fast`.
+stream until the first good credentials, optional client certificates. Many times the CPU of `fast`.
 """
 
 from __future__ import annotations
