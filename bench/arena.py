@@ -31,6 +31,7 @@ from registry.notifications import Notification
 from workers.settings import load_settings
 
 from . import crowd
+from .figures import Figures
 from .http_client import Job, Published, open_client
 from .statements import load
 from .watch import Watch
@@ -80,6 +81,11 @@ class Played:
     def cpu_us(self, group: str) -> float:
         """Return a group's CPU for one accepted delivery, in microseconds."""
         return self.cpu[group] / self.accepted * 1e6
+
+    def figures(self, way: str, *groups: str) -> Figures:
+        """Name the rate and the CPU of some groups, for a load that was sent in a certain way."""
+        costs = {f"{way}_{group.removesuffix('s')}_cpu_us": self.cpu_us(group) for group in groups}
+        return {f"{way}_per_second": self.per_second, **costs}
 
 
 class Arena:

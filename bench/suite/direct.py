@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench import crowd
-from bench.arena import Arena, Played, direct_push
-from bench.figures import Figures, percentile
+from bench.arena import Arena, direct_push
+from bench.figures import percentile
 from bench.measurement import Measured, Setting
 from bench.yardstick import bare_cpu_us
 
 _IDLE_SECONDS = (0.03, 0.08)
+_GROUPS = ("workers", "database", "publisher")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ def measure(setting: Setting) -> Measured:
         setting.tell(f"{size.idle} direct pushes with rests")
         idle = idle_latencies(arena, users[: size.idle])
         bare = bare_cpu_us(arena, min(size.pushes, 5_000))
-    figures = {**_figures("one_by_one", one_by_one), **_figures("many", many)}
+    figures = one_by_one.figures("one_by_one", *_GROUPS) | many.figures("many", *_GROUPS)
     figures |= {
         "idle_p50_ms": percentile(idle, 0.5) * 1000,
         "idle_p99_ms": percentile(idle, 0.99) * 1000,
@@ -66,12 +67,3 @@ def idle_latencies(arena: Arena, users: Sequence[str]) -> list[float]:
     arena.await_direct("idle/", len(users))
     recorded_at = arena.recorded_at("idle/")
     return [recorded_at[name] - at for name, at in published_at.items()]
-
-
-def _figures(way: str, played: Played) -> Figures:
-    return {
-        f"{way}_per_second": played.per_second,
-        f"{way}_worker_cpu_us": played.cpu_us("workers"),
-        f"{way}_database_cpu_us": played.cpu_us("database"),
-        f"{way}_publisher_cpu_us": played.cpu_us("publisher"),
-    }

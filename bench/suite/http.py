@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from bench import crowd
 from bench.arena import Played
-from bench.figures import Figures, percentile
+from bench.figures import percentile
 from bench.measurement import Measured, Setting
 from bench.yardstick import bare_cpu_us
 
 _CONNECTIONS = 128
 _LISTS_AT_ONCE = 4
 _STEADY_RATE = 500.0
+_GROUPS = ("api", "workers", "database", "client")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ def measure(setting: Setting) -> Measured:
         setting.tell(f"{size.steady:,} direct pushes over HTTP, {_STEADY_RATE:.0f} a second")
         steady, _ = arena.send_over_http(users[: size.steady], connections=_CONNECTIONS, rate=_STEADY_RATE)
         bare = bare_cpu_us(arena, min(size.pushes, 5_000))
-    figures = {**_figures("single", single), **_figures("lists", lists)}
+    figures = single.figures("single", *_GROUPS) | lists.figures("lists", *_GROUPS)
     figures |= {
         "steady_p50_ms": percentile(steady.seconds, 0.5) * 1000,
         "steady_p99_ms": percentile(steady.seconds, 0.99) * 1000,
@@ -61,13 +62,3 @@ def measure(setting: Setting) -> Measured:
 
 def _cost_us(played: Played) -> float:
     return played.cpu_us("api") + played.cpu_us("workers")
-
-
-def _figures(way: str, played: Played) -> Figures:
-    return {
-        f"{way}_per_second": played.per_second,
-        f"{way}_api_cpu_us": played.cpu_us("api"),
-        f"{way}_worker_cpu_us": played.cpu_us("workers"),
-        f"{way}_database_cpu_us": played.cpu_us("database"),
-        f"{way}_client_cpu_us": played.cpu_us("client"),
-    }

@@ -94,6 +94,18 @@ def test_a_hundred_messages_at_most(
     assert len(taken_in(database)) == 121
 
 
+def test_message_with_many_events_takes_nothing_along(
+    door: Door, database: Database, broker: redis.Redis, broker_url: str
+) -> None:
+    """It is worth its transaction, and others would only take in the same events at the same time."""
+    publish(broker_url, 50)
+    counts = take_in_message(door, [encode(push(number)) for number in range(50)], message_id="message")
+    assert counts == {"taken_in": 50}
+    assert broker.llen(QUEUE_INTAKE) == 1
+    assert take_in(door, 51) == {"taken_in": 2}
+    assert len(taken_in(database)) == 52
+
+
 def test_what_is_not_ours_stays(door: Door, broker: redis.Redis, broker_url: str) -> None:
     """Garbage and other tasks are for Celery, which keeps them."""
     others = [b"null", b"{}", element([[], {"events": 7}, {}]).encode(), b"\xff"]
