@@ -29,6 +29,7 @@ class BrokerFlushed(BrokerScenario):
     """The broker is emptied in the middle of broadcasts, every few seconds."""
 
     name = "broker_flushed"
+    loses_messages = True
 
     def moves(self, chance: Random, seconds: float) -> list[Move]:
         """Draw the instants."""
