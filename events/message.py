@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
@@ -124,8 +125,8 @@ class Message:
 
     def __post_init__(self) -> None:
         problems = Problems()
-        apply_rules(self, "message", problems)
-        _check_together(self, problems)
+        used = apply_rules(self, "message", problems)
+        _check_together(self, used, problems)
         problems.raise_if_any()
 
 
@@ -145,12 +146,9 @@ _SAYS_SOMETHING: Final = frozenset(
     {"title", "body", "title_loc_key", "body_loc_key", "badge", "sound", "data", "silent"}
 )
 
-_DEFAULTS: Final = {item.name: item.default for item in fields(Message)}
 
-
-def _check_together(message: Message, problems: Problems) -> None:
-    """Check what one field means for another."""
-    used = {name for name, default in _DEFAULTS.items() if getattr(message, name) != default}
+def _check_together(message: Message, used: AbstractSet[str], problems: Problems) -> None:
+    """Check what one field means for another. `used` are those that differ from their defaults."""
     for name, needed in _NEEDS.items():
         if name in used and used.isdisjoint(needed):
             problems.add(f"message.{name}", "conflict", f"needs {' or '.join(needed)}")

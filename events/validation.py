@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -205,7 +205,7 @@ def texts(member: Rule, *, at_most: int) -> Rule:
         if len(value) > at_most:
             problems.add(path, "too_many", f"must have at most {at_most:,} members, has {len(value):,}")
             return value
-        return tuple(member(item, join(path, index), problems) for index, item in enumerate(value))
+        return tuple([member(item, f"{path}.{index}", problems) for index, item in enumerate(value)])
 
     return rule
 
@@ -239,20 +239,24 @@ def mapping(key: Rule, member: Rule, *, at_most: int, reserved: Collection[str] 
         for name in value:
             if name in reserved:
                 problems.add(join(path, name), "reserved", "is reserved for Pushfan")
-        return FrozenDict(
-            (_check_key(key, name, path, problems), member(item, join(path, name), problems))
-            for name, item in value.items()
-        )
+        return FrozenDict(_members(value, key, member, path, problems))
 
     return rule
 
 
-def _check_key(rule: Rule, name: object, path: str, problems: Problems) -> Any:
+def _members(
+    value: Mapping[Any, object], key: Rule, member: Rule, path: str, problems: Problems
+) -> Iterator[tuple[Any, object]]:
+    """Check each key and member of an object."""
     of_key = Problems()
-    key = rule(name, join(path, name), of_key)
-    for problem in of_key.found:
-        problems.add(problem.path, problem.code, f"the key {problem.message}")
-    return key
+    for name, item in value.items():
+        place = join(path, name)
+        kept = key(name, place, of_key)
+        if of_key.found:
+            for problem in of_key.found:
+                problems.add(problem.path, problem.code, f"the key {problem.message}")
+            of_key.found.clear()
+        yield kept, member(item, place, problems)
 
 
 _DEEPEST = 16
@@ -294,13 +298,10 @@ class _JsonCopy:
         return value
 
     def _freeze_object(self, value: Mapping[Any, object], path: str, depth: int) -> FrozenDict[object]:
-        return FrozenDict(
-            (
-                _check_key(_JSON_TEXT, name, path, self._problems),
-                self.freeze(item, join(path, name), depth + 1),
-            )
-            for name, item in value.items()
-        )
+        def freeze(item: object, path: str, _problems: Problems) -> object:
+            return self.freeze(item, path, depth + 1)
+
+        return FrozenDict(_members(value, _JSON_TEXT, freeze, path, self._problems))
 
     def _refuse_size(self, path: str) -> None:
         if self._values <= _MOST_VALUES:
@@ -323,12 +324,13 @@ def check_names(names: Iterable[object], known: Collection[str], path: str, prob
             problems.add(join(path, name), "unknown", f"is not a field{did_you_mean(str(name), known)}")
 
 
-def apply_rules(instance: object, path: str, problems: Problems) -> None:
+def apply_rules(instance: object, path: str, problems: Problems) -> set[str]:
     """Check each field of a dataclass by the rule in its annotation and keep what the rule returns.
 
     `None` means not set: it becomes the field's default, and is a problem where there is none. Defaults are
-    valid by themselves and not checked.
+    valid by themselves and not checked. Returns the names of the fields that differ from their defaults.
     """
+    used = set()
     for name, default, rule, make in _rules_of(type(instance)):  # type: ignore[arg-type]  # mypy doubts the class's hash
         value = getattr(instance, name)
         if value is default:
@@ -341,6 +343,9 @@ def apply_rules(instance: object, path: str, problems: Problems) -> None:
         else:
             kept = make()
         object.__setattr__(instance, name, kept)
+        if kept != default:
+            used.add(name)
+    return used
 
 
 @cache

@@ -6,8 +6,9 @@ classifies responses; `Client` sends them through the one `Engine`; `outcome` sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING
 
 from providers.outcome import ChannelConfig
@@ -66,13 +67,18 @@ def check_event(event: Event, used: Collection[str] = PROVIDERS) -> list[Problem
     `used` are the providers that the event can reach. A forbidden override is refused whether its provider is
     used or not; all other rules bind only where they apply. A section that says `enabled: false` binds nobody.
     """
-    from providers import apns, fcm, jpush
-
-    dialects = {"fcm": fcm.check_event, "apns": apns.check_event, "jpush": jpush.check_event}
     return [
         problem
-        for name, check in dialects.items()
+        for name, check in _dialects().items()
         if name in used or getattr(event.message, name) is not None
         for problem in check(event)
         if name in used or problem.code == "forbidden"
     ]
+
+
+@cache
+def _dialects() -> Mapping[str, Callable[[Event], list[Problem]]]:
+    """Give what checks an event for each provider, imported when the first is checked."""
+    from providers import apns, fcm, jpush
+
+    return {"fcm": fcm.check_event, "apns": apns.check_event, "jpush": jpush.check_event}

@@ -43,7 +43,11 @@ def merge(portable: Mapping[str, Any], section: Mapping[str, Any]) -> Json:
 
 def given(**fields: object) -> Json:
     """Build an object of the fields that have a value: not `None`, no empty list or object."""
-    return {name: value for name, value in fields.items() if value is not None and value not in ((), {})}
+    return {
+        name: value
+        for name, value in fields.items()
+        if value or (value is not None and value not in ((), {}))  # most are something or None
+    }
 
 
 def is_enabled(section: Mapping[str, Any] | None) -> bool:
@@ -195,15 +199,19 @@ def is_urgent(message: Message) -> bool:
 
 def is_background(message: Message) -> bool:
     """Tell whether the push shows, plays and counts nothing: Apple then demands a low priority."""
-    shown = (
-        message.title,
-        message.body,
-        message.title_loc_key,
-        message.body_loc_key,
-        message.sound,
-        message.badge,
+    return message.silent or not (
+        has_words(message) or message.sound is not None or message.badge is not None
     )
-    return message.silent or all(field is None for field in shown)
+
+
+def has_words(message: Message) -> bool:
+    """Tell whether there is something to read."""
+    return (
+        message.title is not None
+        or message.body is not None
+        or message.title_loc_key is not None
+        or message.body_loc_key is not None
+    )
 
 
 def is_resend_allowed(message: Message) -> bool:

@@ -45,6 +45,7 @@ from providers.dialect import (
     data_of,
     forbidden_overrides,
     given,
+    has_words,
     is_background,
     is_enabled,
     is_resend_allowed,
@@ -128,16 +129,21 @@ def render(content: Content, locale: str | None, now: datetime) -> Json:
     """Return FCM's message object for a device with this locale, without its address."""
     message = content.event.message
     words = words_for(message, locale)
-    notification = given(title=words.title, body=words.body, image=message.image)
-    portable = given(
-        notification=notification if _has_words(message) else None,
+    ttl = seconds_to_live(content, now, LONGEST_TTL)
+    rendered = given(
+        # Without words Android and browsers would show an empty notification.
+        notification=given(title=words.title, body=words.body, image=message.image)
+        if has_words(message)
+        else None,
         data=data_of(content, message),
-        android=_android(content, now),
-        apns=_apns(content, words, now),
-        webpush=_webpush(content, now),
+        android=_android(message, ttl),
+        apns=_apns(content, words, ttl),
+        webpush=_webpush(message, ttl),
         fcm_options=given(analytics_label=message.analytics_label),
     )
-    rendered = merge(portable, _in_snake_case(overrides(message.fcm)))
+    if message.fcm is None:
+        return rendered
+    rendered = merge(rendered, _in_snake_case(overrides(message.fcm)))
     keep_reserved_key(rendered, content, "data")
     for platform in ("android", "webpush"):  # their own `data` replaces the common one, MESSAGES_PAGE
         if isinstance(rendered.get(platform), Mapping) and "data" in rendered[platform]:
@@ -145,21 +151,16 @@ def render(content: Content, locale: str | None, now: datetime) -> Json:
     return rendered
 
 
-def _has_words(message: Message) -> bool:
-    """Tell whether there is something to read: without, Android and browsers would show an empty notification."""
-    words = (message.title, message.body, message.title_loc_key, message.body_loc_key)
-    return any(word is not None for word in words)
-
-
 def _is_quiet(message: Message) -> bool:
     """Tell whether Apple's devices show, play and count nothing, whoever says so: the message or its section."""
+    if not is_background(message):
+        return False
     section = overrides(message.fcm)
     aps = _object(_object(_object(section, "apns"), "payload"), "aps")
-    return is_background(message) and not section.get("notification") and not aps.get("alert")
+    return not section.get("notification") and not aps.get("alert")
 
 
-def _android(content: Content, now: datetime) -> Json:
-    message = content.event.message
+def _android(message: Message, ttl: int) -> Json:
     notification = given(
         icon=message.icon,
         color=message.color,
@@ -175,27 +176,23 @@ def _android(content: Content, now: datetime) -> Json:
     return given(
         collapse_key=message.collapse_key,
         priority="HIGH" if is_urgent(message) else "NORMAL",
-        ttl=f"{seconds_to_live(content, now, LONGEST_TTL)}s",
-        notification=notification if _has_words(message) else None,
+        ttl=f"{ttl}s",
+        notification=notification if has_words(message) else None,
     )
 
 
-def _apns(content: Content, words: Words, now: datetime) -> Json:
+def _apns(content: Content, words: Words, ttl: int) -> Json:
     message = content.event.message
     is_quiet = _is_quiet(message)
     headers = {
         "apns-push-type": "background" if is_quiet else "alert",
         "apns-priority": "10" if is_urgent(message) and not is_quiet else "5",
-        "apns-expiration": _apns_expiration(content, now),
+        # the end of storing in epoch seconds; 0 is one attempt without storing
+        "apns-expiration": str(int(content.expires_at.timestamp())) if ttl else "0",
     }
     if message.collapse_key is not None:
         headers["apns-collapse-id"] = ascii_key(message.collapse_key)
     return given(headers=headers, payload=given(aps=_aps(message, words, is_quiet=is_quiet)))
-
-
-def _apns_expiration(content: Content, now: datetime) -> str:
-    """Return the end of storing in epoch seconds; 0 is one attempt without storing."""
-    return str(int(content.expires_at.timestamp())) if seconds_to_live(content, now, LONGEST_TTL) else "0"
 
 
 def _aps(message: Message, words: Words, *, is_quiet: bool) -> Json:
@@ -229,10 +226,9 @@ def _alert(message: Message, words: Words) -> Json | None:
     return given(**alert)
 
 
-def _webpush(content: Content, now: datetime) -> Json:
-    message = content.event.message
+def _webpush(message: Message, ttl: int) -> Json:
     headers = {
-        "TTL": str(seconds_to_live(content, now, LONGEST_TTL)),
+        "TTL": str(ttl),
         "Urgency": "high" if is_urgent(message) else "normal",
     }
     if message.collapse_key is not None and WEB_TOPIC.fullmatch(message.collapse_key):
@@ -240,7 +236,7 @@ def _webpush(content: Content, now: datetime) -> Json:
     has_link = message.url is not None and message.url.startswith("https:")
     return given(
         headers=headers,
-        notification=given(icon=message.icon, tag=message.tag) if _has_words(message) else None,
+        notification=given(icon=message.icon, tag=message.tag) if has_words(message) else None,
         fcm_options=given(link=message.url if has_link else None),
     )
 
@@ -316,7 +312,7 @@ OBJECTS = ("notification", "data", "android", "apns", "webpush", "fcm_options")
 
 def _shape_problems(rendered: Json, message: Message) -> Iterator[Problem]:
     for name in OBJECTS:
-        if not isinstance(rendered.get(name, {}), Mapping):
+        if not isinstance(rendered.get(name, {}), dict):
             yield Problem(f"message.fcm.{name}", "type", "must be an object")
     for prefix, holder in (
         ("", rendered),

@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import orjson
 import psycopg
 from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import set_json_loads
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from .errors import Busy, DatabaseUnavailable
@@ -129,7 +131,7 @@ class Database:
             raise
 
     def _open(self) -> Connection:
-        return psycopg.connect(
+        connection = psycopg.connect(
             self.url,
             autocommit=True,
             row_factory=dict_row,
@@ -142,6 +144,8 @@ class Database:
             keepalives_count=2,
             tcp_user_timeout=10_000,
         )
+        set_json_loads(orjson.loads, connection)
+        return connection
 
 
 def boot_seconds() -> float:

@@ -9,12 +9,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
+
+import orjson
 
 from .database import Connection
 from .errors import NotFound
@@ -138,7 +139,7 @@ def wait_briefly(connection: Connection) -> None:
 
 def take_in(connection: Connection, events: Sequence[Mapping[str, Any]]) -> list[TakenIn]:
     """Store events in wire form, already validated. One answer for each, in their order."""
-    rows = connection.execute(_SQL["take_in"], {"events": json.dumps(list(events))})
+    rows = connection.execute(_SQL["take_in"], {"events": orjson.dumps(list(events)).decode()})
     return [TakenIn(**{**row, "status": Intake(row["status"])}) for row in rows]
 
 

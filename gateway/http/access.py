@@ -125,6 +125,8 @@ def _query_names(dependant: Dependant) -> Iterator[str]:
 
 def _refuse_unknown(request: Request, known: Collection[str]) -> None:
     """Refuse parameters that mean nothing here: a mistyped one would silently be left out."""
+    if not request.scope["query_string"]:
+        return
     unknown = sorted(set(request.query_params) - set(known))
     if unknown:
         raise invalid(

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Annotated, Any, Final
-from urllib.parse import quote
 
 import orjson
 from fastapi import APIRouter, Header, Query
@@ -255,8 +254,8 @@ async def _of_known_apps(
 
 
 async def _find_app(desk: Desk, caller: Caller, name: str, draft: Draft) -> App | Problem:
-    app = await desk.keys.app(name)
-    if app is None or (caller.app is not None and app.id != caller.app.id):
+    app = caller.app or await desk.keys.app(name)
+    if app is None or app.name != name:
         fault = Fault(pointer=f"{draft.pointer}/app", code="unknown", detail="there is no such app")
         return Problem("not-found", f"there is no app {name!r}", [fault])
     try:
@@ -342,7 +341,7 @@ def _refused(refusal: Refusal) -> dict[str, Any]:
 
 
 def _json(status: int, document: Mapping[str, Any], *, location: str | None = None) -> Response:
-    headers = {} if location is None else {"location": quote(location)}
+    headers = {} if location is None else {"location": location}
     return Response(orjson.dumps(document), status, headers, "application/json")
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import structlog
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .problem import Problem
@@ -76,12 +75,13 @@ class _Exchange:
 
     def check(self) -> None:
         """Refuse what the head of the request shows already. Raises `Problem`."""
-        headers = Headers(scope=self._scope)
-        length = headers.get("content-length", "0")
+        headers: Mapping[bytes, bytes] = dict(self._scope["headers"])
+        length = headers.get(b"content-length", b"0").decode("latin-1")
         if not length.isdecimal() or int(length[:20]) > self._most_bytes:
             raise self._too_large()
-        has_body = length != "0" or "transfer-encoding" in headers
-        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        has_body = length != "0" or b"transfer-encoding" in headers
+        content_type = headers.get(b"content-type", b"").decode("latin-1")
+        media_type = content_type.partition(";")[0].strip().lower()
         # Amazon SNS sends JSON and calls it text.
         is_text = media_type == "text/plain" and self._scope["path"] == _STORES
         if has_body and not is_text and not _JSON.fullmatch(media_type):

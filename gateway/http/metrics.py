@@ -52,12 +52,18 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def count(self, scope: Scope, status: int, seconds: float) -> None:
         """Count an answer."""
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        self._requests.labels(method, route_of(scope), str(status)).inc()
-        self._durations.labels(route_of(scope)).observe(seconds)
+        kind = method, route_of(scope), status
+        if (counted := self._counted.get(kind)) is None:
+            requests = self._requests.labels(method, route_of(scope), str(status))
+            counted = self._counted[kind] = requests, self._durations.labels(route_of(scope))
+        requests, durations = counted
+        requests.inc()
+        durations.observe(seconds)
 
     async def write(self, crew: Crew) -> tuple[bytes, str]:
         """Write everything in Prometheus' form."""

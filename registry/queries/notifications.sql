@@ -11,13 +11,12 @@ SET LOCAL lock_timeout = '300ms'
 -- many. Small are direct pushes of less than a page, and writes and messages whose subscribers, counted on from one
 -- to the next, are less than a page together. OFFSET 0 keeps the look-up of a user's devices one by its index: as a
 -- plain join, and before the first ANALYZE, it read all devices of the app for each notification.
+-- This transaction has taken them in: nobody else sees them, and they need no lock.
 WITH held AS MATERIALIZED (
     SELECT n.id, n.app_id, n.kind, n.lane, n.target_id, n.recipients, n.excluded_user, n.excluded_providers,
            n.environment, n.expires_at
     FROM pushfan.notification n
     WHERE n.id = ANY (%(ids)s) AND n.planned_at IS NULL AND n.cancelled_at IS NULL
-    ORDER BY n.id
-    FOR NO KEY UPDATE
 ), counted AS (
     SELECT h.*, coalesce(cardinality(h.recipients), s.users) AS users,
            CASE WHEN h.recipients IS NULL
