@@ -25,8 +25,10 @@ from .errors import Busy, DatabaseUnavailable
 Connection = psycopg.Connection[DictRow]
 T = TypeVar("T")
 
+# A process that sleeps in the middle of a transaction loses its locks before those who wait for them give up: with a
+# channel's row nobody could record what they have sent, and they and the next would send it once more.
 _OPTIONS = (
-    "-c statement_timeout=15s -c idle_in_transaction_session_timeout=30s -c lock_timeout=5s -c timezone=UTC"
+    "-c statement_timeout=15s -c idle_in_transaction_session_timeout=4s -c lock_timeout=5s -c timezone=UTC"
 )
 # Deadlocks, cut connections, servers that restart, a session that was ended while this process slept, a server that is
 # no primary any more or not yet: the transaction did not happen, or (a lost COMMIT reply) may have happened, which is

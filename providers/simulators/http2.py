@@ -110,7 +110,13 @@ class Http2Connection(asyncio.Protocol):
         self._flush()
 
     def goaway(self, reason: str | None, last_stream: int | None, error_code: int = 0) -> None:
-        """Announce the end: streams above `last_stream` (all so far, if none is given) were not processed."""
+        """Announce the end: streams above `last_stream` (all so far, if none is given) were not processed.
+
+        The client closes when it has read its answers. Closed from here at once, they would be lost to a client that is
+        still sending: its writes fail before it reads.
+        """
+        if self._last_stream is not None and last_stream is None:
+            return  # it has been said
         wanted = self._highest_opened if last_stream is None else last_stream
         self._last_stream = max(wanted, self._highest_seen)
         frame = GoAwayFrame(0)
@@ -121,7 +127,6 @@ class Http2Connection(asyncio.Protocol):
         # Written past the library, which would send nothing after a GOAWAY of its own.
         self._write(frame.serialize())
         self._streams = {number: it for number, it in self._streams.items() if number <= self._last_stream}
-        self._close_if_done()
         asyncio.get_running_loop().call_later(_GOAWAY_GRACE_SECONDS, self._close)
 
     def limit_streams(self, limit: int) -> None:
@@ -282,12 +287,6 @@ class Http2Connection(asyncio.Protocol):
         if stream is not None and stream.receipts:
             self._forget_read()
             self._answered.append((time.monotonic(), stream.receipts))
-        self._close_if_done()
-
-    def _close_if_done(self) -> None:
-        if self._last_stream is not None and not self._streams:
-            self._flush()
-            self._close()
 
     def _flush(self) -> None:
         self._write(self._h2.data_to_send())

@@ -27,6 +27,7 @@ from .failpoints import Point, arm, disarm
 from .stage import Stage
 
 _POLL_SECONDS: Final = 0.02
+_CATCH_SECONDS: Final = 0.005
 # A commit that was on its way when its process was stopped is seen.
 _SETTLE_SECONDS: Final = 0.05
 # Positions are issued before they are sent: after this long they are on their way.
@@ -252,13 +253,19 @@ class Killer:
         self.wake(sleeper)
         return is_taken_over
 
-    def kill_tree(self, name: str) -> None:
-        """Kill a worker with all its processes, the dispatcher too, all at once."""
+    def kill_tree(self, name: str, patience_seconds: float = 2.0) -> None:
+        """Kill a worker with all its processes, the dispatcher too, all at once.
+
+        One with pushes on their way is waited for.
+        """
         root = self._stage.workers[name].pid
         try:
             family = [root, *(one.pid for one in psutil.Process(root).children(recursive=True))]
         except psutil.NoSuchProcess:
             return
+        deadline = time.monotonic() + patience_seconds
+        while time.monotonic() < deadline and self._senders().isdisjoint(family):
+            time.sleep(_CATCH_SECONDS)
         # The parent first: it would start others in the place of children.
         for pid in family:
             _signal(pid, signal.SIGSTOP)
@@ -267,6 +274,10 @@ class Killer:
         for pid in family:
             _signal(pid, signal.SIGKILL)
         self._note(Kill(pid=root, point=_TREE, held=held, at=time.monotonic()))
+
+    def _senders(self) -> set[int]:
+        rows = self._look(_SENDERS, {"machine": machine(), "is_begun": False})
+        return {_pid_in(row["owner"]) for row in rows}
 
     def kill_dispatcher(self, name: str) -> bool:
         """Kill the dispatcher beside a worker. Tells whether there was one."""
@@ -311,7 +322,7 @@ class Killer:
                 pid = _pid_in(row["owner"])
                 if now - seen[key] > waits_seconds and (held := self._hold(pid, believes=not is_begun)):
                     return pid, held
-            time.sleep(0.005)
+            time.sleep(_CATCH_SECONDS)
         return None
 
     def _hold(self, pid: int, *, believes: bool) -> list[Held]:

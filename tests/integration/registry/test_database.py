@@ -50,6 +50,17 @@ def test_session_that_was_ended_while_the_process_slept_is_begun_again(database:
     assert len(set(work.sessions)) == 2
 
 
+def test_who_sleeps_in_a_transaction_fails_nobody_who_waits_for_its_locks(database: Database) -> None:
+    """It loses them before the others give up, or these could not record what they have sent."""
+    other, asleep = Database(database.url), database.connection()
+    asleep.execute("BEGIN")
+    asleep.execute("SELECT pg_advisory_xact_lock(1)")
+    other.connection().execute("SELECT pg_advisory_lock(1)")
+    with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
+        asleep.execute("SELECT 1")
+    other.close()
+
+
 def test_server_that_is_no_primary_is_asked_again_on_a_new_connection(database: Database) -> None:
     """During a failover the address leads to a read-only server for a while."""
     work = Work(b"SET TRANSACTION READ ONLY", b"CREATE TABLE x ()")
