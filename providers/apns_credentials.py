@@ -115,8 +115,8 @@ class ProviderJwts:
     def authorize(self) -> tuple[str, ...]:
         """Return the authorization lines, the same object until the JWT changes."""
         now = self._now()
-        window = window_start(now)
-        if window != self._window and not (self._lines and self._is_resting(now)):
+        if not self._is_current(now) and not (self._lines and self._is_resting(now)):
+            window = window_start(now)
             self._change(window, issued_at=window)
         return self._lines
 
@@ -134,6 +134,9 @@ class ProviderJwts:
     def _change(self, window: datetime, *, issued_at: datetime) -> None:
         self._window = window
         self._lines = (f"authorization: bearer {sign(self._key, issued_at)}",)
+
+    def _is_current(self, now: datetime) -> bool:
+        return self._window is not None and self._window <= now - FAST_CLOCK < self._window + WINDOW
 
     def _is_resting(self, now: datetime) -> bool:
         # A clock that was set back must not make the rest longer: hence the absolute value.

@@ -271,7 +271,7 @@ WITH gone AS (
         %(unknown)s::integer[], %(dead)s::integer[], %(retries)s::integer[]
     ) AS s (id, accepted, unregistered, rejected, expired, cancelled, withdrawn, unknown, dead, retries)
 ), locked AS MATERIALIZED (
-    SELECT n.id FROM pushfan.notification n, gone WHERE n.id = ANY (%(notification_ids)s)
+    SELECT n.id FROM pushfan.notification n, gone WHERE n.id = ANY (%(notification_ids)s::bigint[])
     ORDER BY n.id FOR NO KEY UPDATE OF n
 )
 UPDATE pushfan.notification n
