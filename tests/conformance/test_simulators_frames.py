@@ -270,6 +270,14 @@ def test_connection_that_ends_already_may_be_told_to_end_again(peer: Peer) -> No
     assert len(peer.goaways) == 1
 
 
+def test_connection_that_ends_is_left_to_its_client_for_a_moment(peer: Peer) -> None:
+    """Closed at once, answers would be lost to a client that is still sending."""
+    peer.simulator.control("POST", "/connections", {"action": "goaway"})
+    assert peer.read_until(lambda: bool(peer.goaways))
+    assert not peer.read_until(lambda: peer.is_closed, seconds=0.3)
+    assert peer.read_until(lambda: peer.is_closed)
+
+
 def test_blackhole_answers_nothing_any_more(peer: Peer) -> None:
     """A silent dead peer leaves the socket open and answers neither pushes nor PING."""
     token = _token()
