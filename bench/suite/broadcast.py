@@ -24,7 +24,7 @@ class Size:
 
 SIZES: Mapping[str, Size] = {
     "full": Size(devices=200_000, runs=5),
-    "quick": Size(devices=10_000, runs=3),
+    "quick": Size(devices=40_000, runs=3),
     "tiny": Size(devices=300, runs=1),
 }
 
