@@ -16,7 +16,7 @@ SELECT app FROM found WHERE app IS NOT NULL AND (cardinality(%(apps)s::text[]) =
 -- One relay moves the rows of an app, so that they stay in order. A statement of its own: the next one must see what
 -- another relay deleted before it let go. The transaction is idle while the rows are taken in elsewhere.
 SELECT pg_try_advisory_xact_lock(hashtext('pushfan.relay'), hashtext(%(app)s)) AS is_mine,
-       set_config('idle_in_transaction_session_timeout', '60s', true)
+       set_config('idle_in_transaction_session_timeout', '30s', true)
 
 -- name: read
 -- An app's oldest rows, up to a number and to about a number of bytes, but one at least.

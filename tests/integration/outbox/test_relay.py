@@ -266,6 +266,18 @@ def test_app_that_another_relay_is_at_is_left_to_it(
     assert relay.step() == 1
 
 
+def test_relay_may_be_idle_while_it_takes_in_elsewhere(producer: Producer) -> None:
+    """Its transaction outlasts what ends others, or a slow database would never get past the same rows."""
+    source = Database(producer.url)
+    with source.transaction() as connection:
+        assert outbox.reserve(connection, "shop")
+        shown = connection.execute(
+            "SELECT current_setting('idle_in_transaction_session_timeout') AS it"
+        ).fetchone()
+    source.close()
+    assert shown == {"it": "30s"}
+
+
 def test_waiting_relay_is_told_of_new_rows(floor: Floor, producer: Producer, scene: Scene) -> None:
     """It need not be told while it does not wait: then writers notify nobody."""
     relay = create(floor, producer, "one")
